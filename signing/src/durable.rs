@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Files that survive a power cut: written beside their place, synced, renamed, and the directory synced.
+//!
+//! A reader sees the old file or the new one, whole, and never a part of either.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+/// A file under construction. Dropped without [`Writer::commit`], it leaves nothing behind.
+pub struct Writer {
+    file: NamedTempFile,
+    place: PathBuf,
+}
+
+impl Writer {
+    /// Starts a file that will stand at `place`, in whose directory the temporary lies.
+    ///
+    /// # Errors
+    /// When the directory does not exist or cannot be written.
+    pub fn new(place: &Path, mode: u32) -> io::Result<Self> {
+        use std::os::unix::fs::PermissionsExt;
+        let file = tempfile::Builder::new()
+            .prefix(".incomplete-")
+            .permissions(fs::Permissions::from_mode(mode))
+            .tempfile_in(parent(place))?;
+        // The umask must not decide who may read what crosses the gap.
+        file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
+        Ok(Self {
+            file,
+            place: place.to_path_buf(),
+        })
+    }
+
+    /// Syncs the content, puts it in its place and syncs the directory.
+    ///
+    /// # Errors
+    /// When any of the three fails; the old file, if any, then still stands or the new one does, whole.
+    pub fn commit(self) -> io::Result<()> {
+        self.file.as_file().sync_all()?;
+        self.file.persist(&self.place).map_err(|error| error.error)?;
+        sync_directory(parent(&self.place))
+    }
+}
+
+impl Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Writes a small file durably, readable by all.
+///
+/// # Errors
+/// As [`Writer::new`] and [`Writer::commit`].
+pub fn write(place: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_mode(place, bytes, 0o644)
+}
+
+/// Writes a small file durably, readable by its owner only.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_private(place: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_mode(place, bytes, 0o600)
+}
+
+fn write_mode(place: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let mut writer = Writer::new(place, mode)?;
+    writer.write_all(bytes)?;
+    writer.commit()
+}
+
+/// Syncs a directory, so that the names in it survive a power cut.
+///
+/// # Errors
+/// When the directory cannot be opened or synced.
+pub fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+fn parent(place: &Path) -> &Path {
+    match place.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// An exclusive lock on a directory's `.lock` file, held until dropped. The kernel releases it when the process dies.
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the lock, or says at once that another process holds it.
+    ///
+    /// # Errors
+    /// `WouldBlock` when it is held; else when the lock file cannot be made.
+    pub fn take(directory: &Path) -> io::Result<Self> {
+        let path = directory.join(".lock");
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(fs::TryLockError::WouldBlock) => Err(io::Error::new(
+                io::ErrorKind::WouldBlock,
+                format!("{} is locked by another process: wait for it to end", path.display()),
+            )),
+            Err(fs::TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_abandoned_writer_leaves_the_old_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().join("file");
+        write(&place, b"old").unwrap();
+        let mut writer = Writer::new(&place, 0o644).unwrap();
+        writer.write_all(b"new").unwrap();
+        drop(writer);
+        assert_eq!(fs::read(&place).unwrap(), b"old");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_second_lock_is_refused_until_the_first_is_dropped() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = Lock::take(directory.path()).unwrap();
+        assert_eq!(
+            Lock::take(directory.path()).err().unwrap().kind(),
+            io::ErrorKind::WouldBlock
+        );
+        drop(first);
+        assert!(Lock::take(directory.path()).is_ok());
+    }
+}
