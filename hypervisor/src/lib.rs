@@ -1,2 +1,4 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! hypervisor
+//! The host: its disk's layout, its boot slots, updates, health, status and guests.
+
+pub mod layout;
