@@ -7,6 +7,8 @@
 pub mod clock;
 pub mod digest;
 pub mod durable;
+pub mod keys;
+pub mod openpgp;
 pub mod output;
 pub mod process;
 pub mod release;

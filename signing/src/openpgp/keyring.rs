@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Keyring files: certificates, binary or armored, one armor block or several.
+
+use std::path::Path;
+
+use sequoia_openpgp::Cert;
+use sequoia_openpgp::cert::CertParser;
+use sequoia_openpgp::parse::Parse;
+
+use super::{MAX_KEYRING, OpenPgpError};
+use crate::digest::read_bounded;
+
+const BLOCK: &[u8] = b"-----BEGIN PGP PUBLIC KEY BLOCK-----";
+
+/// Reads every certificate of a keyring file. Secret parts, if any, are left behind.
+///
+/// # Errors
+/// When the file cannot be read, is longer than [`MAX_KEYRING`], or holds anything that is not a certificate.
+pub fn read_keyring(path: &Path) -> Result<Vec<Cert>, OpenPgpError> {
+    let bytes = read_bounded(path, MAX_KEYRING).map_err(|source| OpenPgpError::Read {
+        path: path.to_path_buf(),
+        source,
+    })?;
+    let unusable = |reason: String| OpenPgpError::Keyring {
+        path: path.to_path_buf(),
+        reason,
+    };
+    let mut certs = Vec::new();
+    for block in blocks(&bytes) {
+        let parser = CertParser::from_bytes(block).map_err(|error| unusable(super::flat(&error)))?;
+        for cert in parser {
+            certs.push(
+                cert.map_err(|error| unusable(super::flat(&error)))?
+                    .strip_secret_key_material(),
+            );
+        }
+    }
+    if certs.is_empty() {
+        return Err(unusable("it holds no certificate".to_owned()));
+    }
+    Ok(certs)
+}
+
+/// An armored keyring may be several blocks one after the other; Sequoia reads one.
+fn blocks(bytes: &[u8]) -> Vec<&[u8]> {
+    let mut starts: Vec<usize> = bytes
+        .windows(BLOCK.len())
+        .enumerate()
+        .filter(|(_, window)| *window == BLOCK)
+        .map(|(at, _)| at)
+        .collect();
+    if starts.is_empty() {
+        return vec![bytes];
+    }
+    starts.push(bytes.len());
+    starts.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect()
+}

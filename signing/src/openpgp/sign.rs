@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The site's release key: made here, kept encrypted, used for detached signatures.
+
+use std::io::{Read, Write};
+use std::time::SystemTime;
+
+use chrono::{DateTime, Utc};
+use sequoia_openpgp::cert::{CertBuilder, CipherSuite};
+use sequoia_openpgp::crypto::Password;
+use sequoia_openpgp::parse::Parse;
+use sequoia_openpgp::policy::StandardPolicy;
+use sequoia_openpgp::serialize::SerializeInto;
+use sequoia_openpgp::serialize::stream::{Armorer, Message, Signer as MessageSigner};
+use sequoia_openpgp::{Cert, Profile, armor};
+
+use super::OpenPgpError;
+use crate::digest;
+use crate::keys::Passphrase;
+
+/// A new OpenPGP key in its two forms.
+pub struct Generated {
+    /// The certificate, armored: public.
+    pub certificate: String,
+    /// The key, armored, every secret part encrypted with the passphrase.
+    pub key: String,
+    /// Fingerprint of the primary key, upper-case hexadecimal.
+    pub fingerprint: String,
+}
+
+/// Generates a release key: an Ed25519 primary key that certifies and an Ed25519 subkey that signs, in the version 4
+/// format that every OpenPGP program reads, without an expiry (the metadata that it signs expires).
+///
+/// # Errors
+/// When the key cannot be generated or encrypted.
+pub fn generate(user: &str, passphrase: &Passphrase, at: DateTime<Utc>) -> Result<Generated, OpenPgpError> {
+    let make = |error: anyhow::Error| making("generate the OpenPGP key", &error);
+    let (cert, _revocation) = CertBuilder::new()
+        .add_userid(user)
+        .set_profile(Profile::RFC4880)
+        .map_err(make)?
+        .set_cipher_suite(CipherSuite::Cv25519)
+        .set_creation_time(SystemTime::from(at))
+        .add_signing_subkey()
+        .set_password(Some(password(passphrase)))
+        .generate()
+        .map_err(make)?;
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).map_err(|error| make(error.into()));
+    Ok(Generated {
+        certificate: text(cert.armored().to_vec().map_err(make)?)?,
+        key: text(cert.as_tsk().armored().to_vec().map_err(make)?)?,
+        fingerprint: cert.fingerprint().to_hex(),
+    })
+}
+
+/// Signs streamed data with the signing key of `key` (an armored or binary OpenPGP key) and returns the armored detached
+/// signature, dated `at`.
+///
+/// # Errors
+/// [`OpenPgpError::Passphrase`] when the passphrase does not unlock the key; else when the key holds no usable signing
+/// key or the data cannot be read.
+pub fn sign_detached(
+    key: &[u8],
+    passphrase: &Passphrase,
+    mut data: impl Read,
+    at: DateTime<Utc>,
+) -> Result<String, OpenPgpError> {
+    const OPERATION: &str = "sign with the OpenPGP key";
+    let make = |error: anyhow::Error| making(OPERATION, &error);
+    let cert = Cert::from_bytes(key).map_err(|error| making("read the OpenPGP key", &error))?;
+    let policy = StandardPolicy::at(SystemTime::from(at));
+    let signing = cert
+        .keys()
+        .with_policy(&policy, SystemTime::from(at))
+        .supported()
+        .alive()
+        .revoked(false)
+        .for_signing()
+        .secret()
+        .next()
+        .ok_or_else(|| OpenPgpError::Make {
+            operation: OPERATION,
+            reason: format!("{} holds no usable signing key", cert.fingerprint()),
+        })?;
+    let pair = signing
+        .key()
+        .clone()
+        .decrypt_secret(&password(passphrase))
+        .map_err(|_| OpenPgpError::Passphrase {
+            fingerprint: cert.fingerprint().to_hex(),
+        })?
+        .into_keypair()
+        .map_err(make)?;
+    let mut armored = Vec::new();
+    let sink = Armorer::new(Message::new(&mut armored))
+        .kind(armor::Kind::Signature)
+        .build()
+        .map_err(make)?;
+    let mut signer = MessageSigner::new(sink, pair)
+        .map_err(make)?
+        .creation_time(SystemTime::from(at))
+        .detached()
+        .build()
+        .map_err(make)?;
+    digest::copy(&mut data, &mut signer as &mut dyn Write).map_err(OpenPgpError::Data)?;
+    signer.finalize().map_err(make)?;
+    String::from_utf8(armored).map_err(|error| make(error.into()))
+}
+
+fn password(passphrase: &Passphrase) -> Password {
+    Password::from(passphrase.expose())
+}
+
+fn making(operation: &'static str, error: &anyhow::Error) -> OpenPgpError {
+    OpenPgpError::Make {
+        operation,
+        reason: super::flat(error),
+    }
+}
