@@ -12,3 +12,4 @@ pub mod openpgp;
 pub mod output;
 pub mod process;
 pub mod release;
+pub mod tuf;
