@@ -1,2 +1,10 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! journey
+//! The journey: the stories across all rooms, told with the commands that a user types and with virtual machines.
+
+pub mod accel;
+pub mod ledger;
+pub mod stick;
+pub mod story;
+pub mod tamper;
+pub mod vm;
+pub mod workshop;

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Two commands do everything: `make demo` and `make test`. `make check` is the quick part of the tests.
+
+OUT ?= out
+JOURNEY = target/debug/journey
+
+.PHONY: demo test check bench build setup clean
+
+# The main job, in virtual machines: from upstream's packages to a verified, patched Xen host.
+demo: build
+	$(JOURNEY) demo --out $(OUT)
+
+# Every test: the quick part, then every story.
+test: check build
+	$(JOURNEY) test --out $(OUT)
+
+# Format, lints, unit tests and each program's command line tests.
+check: setup
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo test --workspace --locked
+
+# Times and sizes as ratios beside a peer; needs what `make demo` made.
+bench: build
+	$(JOURNEY) bench --out $(OUT)
+
+build: setup
+	cargo build --workspace --locked
+
+# Names and installs what is missing from Debian's packages.
+setup:
+	@sh tests/setup
+
+clean:
+	cargo clean
+	rm -rf $(OUT)

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! USB sticks as image files: one FAT volume, as a courier's stick has.
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use signing::process::Cmd;
+
+/// Makes a stick with the given label (at most 11 characters) that holds the files under the given names.
+///
+/// # Errors
+/// When a file cannot be read or the image cannot be made.
+pub fn make(image: &Path, label: &str, files: &[(&str, &Path)]) -> Result<()> {
+    let mut bytes = 40 << 20;
+    for (_, file) in files {
+        bytes += fs::metadata(file)
+            .with_context(|| format!("reading {}", file.display()))?
+            .len();
+    }
+    drop(fs::remove_file(image));
+    File::create(image)?.set_len(bytes + bytes / 50)?;
+    Cmd::new("mkfs.vfat").args(["-F", "32", "-n", label]).arg(image).run()?;
+    for (name, file) in files {
+        Cmd::new("mcopy")
+            .arg("-i")
+            .arg(image)
+            .arg(file)
+            .arg(format!("::{name}"))
+            .run()?;
+    }
+    Ok(())
+}
+
+/// Takes a file off a stick.
+///
+/// # Errors
+/// When it is not there.
+pub fn read(image: &Path, name: &str) -> Result<Vec<u8>> {
+    Ok(Cmd::new("mtype")
+        .arg("-i")
+        .arg(image)
+        .arg(format!("::{name}"))
+        .output()?)
+}

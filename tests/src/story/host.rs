@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The installed host: Xen under enforced Secure Boot, a guest, and a real patch of the hypervisor.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::build::{self, BASE, PATCHED};
+use super::{install, refuse};
+use crate::ledger::Ledger;
+use crate::stick;
+use crate::vm::{Machine, Plugged, Running};
+use crate::workshop::Workshop;
+
+/// How long a boot may take under emulation before it counts as stuck.
+pub const BOOT: Duration = Duration::from_secs(600);
+
+/// Where the courier's stick is mounted on the host.
+pub const STICK: &str = "/run/courier";
+
+/// The machine after the update to the patched release.
+#[must_use]
+pub fn patched(shop: &Workshop) -> Machine {
+    Machine {
+        directory: shop.at("vm/patched"),
+        memory: 4096,
+        accelerator: shop.accelerator,
+    }
+}
+
+/// `bastide-host status --json`, read.
+///
+/// # Errors
+/// When the command fails or does not speak JSON.
+pub fn status(running: &Running, key: &Path) -> Result<Value> {
+    let text = running.must(key, "bastide-host status --json")?;
+    serde_json::from_str(&text).with_context(|| format!("status is not JSON: {text}"))
+}
+
+/// The value at a path such as `slots/a/version`, as text.
+///
+/// # Errors
+/// When it is not there.
+pub fn told(status: &Value, path: &str) -> Result<String> {
+    let value = status
+        .pointer(&format!("/{path}"))
+        .with_context(|| format!("status tells no {path}: {status}"))?;
+    Ok(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+}
+
+/// Mounts the courier's stick on the host.
+///
+/// # Errors
+/// When it is not found.
+pub fn mount_stick(running: &Running, key: &Path) -> Result<()> {
+    running.must(
+        key,
+        &format!(
+            "mkdir -p {STICK} && for i in $(seq 30); do [ -e /dev/disk/by-label/BASTIDE-BDL ] && break; sleep 1; done; \
+             mountpoint -q {STICK} || mount -o ro,nodev,nosuid,noexec /dev/disk/by-label/BASTIDE-BDL {STICK}"
+        ),
+    )?;
+    Ok(())
+}
+
+/// Waits until the host reports itself healthy.
+///
+/// # Errors
+/// When it does not in time.
+pub fn healthy(running: &Running, key: &Path) -> Result<Value> {
+    let start = std::time::Instant::now();
+    loop {
+        let now = status(running, key)?;
+        if now.pointer("/health/healthy") == Some(&Value::Bool(true)) {
+            return Ok(now);
+        }
+        ensure!(start.elapsed() < BOOT, "the host did not become healthy: {now}");
+        std::thread::sleep(Duration::from_secs(3));
+    }
+}
+
+/// First boot of the installed host, its guest and its audit.
+///
+/// # Errors
+/// When the step fails.
+pub fn first(shop: &Workshop, ledger: &Ledger) -> Result<()> {
+    let key = shop.admin_key();
+    let inputs = shop.story()?.file(&shop.iso())?;
+    ledger.step(
+        "host-boot",
+        "boot the host, start a guest, audit it",
+        inputs,
+        &[],
+        || {
+            let machine = install::installed(shop).branch(&shop.at("vm/boot"))?;
+            let mut running = machine.power_on("boot", &Plugged::default())?;
+            let proved = first_boot(shop, &mut running, &key)?;
+            crate::story::audit::host(shop, &running)?;
+            Ok(proved)
+        },
+    )
+}
+
+/// The refusals, then the power cut and the update to the patched Xen.
+///
+/// # Errors
+/// When a step fails.
+pub fn life(shop: &Workshop, ledger: &Ledger) -> Result<()> {
+    let key = shop.admin_key();
+    refuse::before_update(shop, ledger)?;
+    let inputs = shop.story()?.file(&shop.iso())?.file(&shop.bundle(PATCHED.version))?;
+    let product = patched(shop);
+    ledger.step(
+        "host-update",
+        "carry the patch over the gap",
+        inputs,
+        &[&product.disk()],
+        || {
+            let machine = install::installed(shop).branch(&shop.at("vm/patched"))?;
+            update(shop, &machine, &key)
+        },
+    )
+}
+
+fn first_boot(shop: &Workshop, running: &mut Running, key: &Path) -> Result<String> {
+    running.wait_for_ssh(key, BOOT)?;
+    let until_ssh = running.since.elapsed();
+    let xl = running.must(key, "xl list")?;
+    ensure!(xl.contains("Domain-0"), "xl does not list Domain-0: {xl}");
+    let status = healthy(running, key)?;
+    ensure!(
+        told(&status, "secure_boot/enforced")? == "true",
+        "Secure Boot is not enforced: {status}"
+    );
+    let xen = build::xen(shop, BASE)?;
+    ensure!(told(&status, "xen")?.starts_with(&xen), "Xen is not {xen}: {status}");
+    let lockdown = running.must(key, "cat /sys/kernel/security/lockdown")?;
+    ensure!(
+        lockdown.contains("[integrity]") || lockdown.contains("[confidentiality]"),
+        "no lockdown: {lockdown}"
+    );
+    let etc = running.must(key, "findmnt -n -o FSTYPE /etc")?;
+    ensure!(etc == "overlay", "/etc is {etc} and not an overlay");
+    let failed = running.must(key, "systemctl --failed --plain --no-legend")?;
+    ensure!(failed.is_empty(), "units failed: {failed}");
+    running.must(key, "bastide-install verify-record")?;
+    running.must(key, "bastide-host guest run probe")?;
+    let start = std::time::Instant::now();
+    loop {
+        let list = running.must(key, "xl list")?;
+        let said = running.must(key, "bastide-host guest log probe")?;
+        if list.contains("probe") && said.contains("Bastide guest is up") {
+            break;
+        }
+        ensure!(
+            start.elapsed() < Duration::from_secs(180),
+            "the guest was not heard: {list}\n{said}"
+        );
+        std::thread::sleep(Duration::from_secs(2));
+    }
+    running.must(key, "bastide-host guest stop probe")?;
+    Ok(format!(
+        "Secure Boot enforced, lockdown, Xen {xen}, guest heard; ssh after {} s",
+        until_ssh.as_secs()
+    ))
+}
+
+fn update(shop: &Workshop, machine: &Machine, key: &Path) -> Result<String> {
+    let courier = machine.directory.join("courier.img");
+    stick::make(
+        &courier,
+        "BASTIDE-BDL",
+        &[
+            ("release.bundle", &shop.bundle(PATCHED.version)),
+            ("old.bundle", &shop.bundle(BASE.version)),
+        ],
+    )?;
+    let plugged = Plugged {
+        medium: None,
+        sticks: vec![&courier],
+    };
+    let mut running = machine.power_on("cut", &plugged)?;
+    running.wait_for_ssh(key, BOOT)?;
+    let before = healthy(&running, key)?;
+    let slot = told(&before, "running/slot")?;
+    running.must(
+        key,
+        "echo survived > /etc/bastide-story && echo survived > /var/lib/bastide-story && sync",
+    )?;
+    mount_stick(&running, key)?;
+
+    // The power fails while the idle slot is being written.
+    running.must(
+        key,
+        &format!("systemd-run --unit=story-update bastide-host update --json {STICK}/release.bundle"),
+    )?;
+    let start = std::time::Instant::now();
+    loop {
+        let journal = running.must(key, "journalctl -o cat -u story-update")?;
+        if journal
+            .lines()
+            .any(|line| line.contains("\"write-root\"") && line.contains("\"progress\""))
+        {
+            break;
+        }
+        ensure!(start.elapsed() < BOOT, "the update did not reach the slot: {journal}");
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    running.cut_power()?;
+
+    let mut running = machine.power_on("update", &plugged)?;
+    running.wait_for_ssh(key, BOOT)?;
+    let after_cut = healthy(&running, key)?;
+    ensure!(
+        told(&after_cut, "running/slot")? == slot,
+        "the power cut moved the host to another slot: {after_cut}"
+    );
+    mount_stick(&running, key)?;
+    running.must(key, &format!("bastide-host update {STICK}/release.bundle"))?;
+    // The connection may end before the answer comes.
+    drop(running.ssh(key, "systemctl reboot"));
+    std::thread::sleep(Duration::from_secs(20));
+    running.wait_for_ssh(key, BOOT)?;
+    let start = std::time::Instant::now();
+    let after = loop {
+        let now = healthy(&running, key)?;
+        if told(&now, "running/state")? == "confirmed" {
+            break now;
+        }
+        ensure!(start.elapsed() < BOOT, "the new slot was not confirmed: {now}");
+        std::thread::sleep(Duration::from_secs(3));
+    };
+    ensure!(
+        told(&after, "running/version")? == PATCHED.version,
+        "the new release does not run: {after}"
+    );
+    ensure!(told(&after, "running/slot")? != slot, "the same slot runs: {after}");
+    let (old, new) = (build::xen(shop, BASE)?, build::xen(shop, PATCHED)?);
+    ensure!(told(&after, "xen")?.starts_with(&new), "Xen is not {new}: {after}");
+    let state = running.must(key, "cat /etc/bastide-story /var/lib/bastide-story")?;
+    ensure!(state == "survived\nsurvived", "the state did not survive: {state}");
+    mount_stick(&running, key)?;
+    refuse::refused(&running, key, "old.bundle", "rollback")?;
+    running.must(key, "systemctl poweroff").ok();
+    running.wait_for_power_off(Duration::from_secs(180))?;
+    let patch = if old == new {
+        format!("Xen {new} in both: upstream has no patch today")
+    } else {
+        format!("Xen {old} to {new}")
+    };
+    Ok(format!("{patch}; power cut survived, state kept, rollback refused"))
+}

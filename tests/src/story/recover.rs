@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! A release that boots and never becomes healthy: the host comes back by itself.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use super::build::{BROKEN, PATCHED};
+use super::host::{self, BOOT, STICK, healthy, mount_stick, told};
+use crate::ledger::Ledger;
+use crate::stick;
+use crate::vm::Plugged;
+use crate::workshop::Workshop;
+
+/// Updates to the broken release and waits for the old slot.
+///
+/// # Errors
+/// When the step fails.
+pub fn by_itself(shop: &Workshop, ledger: &Ledger) -> Result<()> {
+    let key = shop.admin_key();
+    let inputs = shop.story()?.file(&shop.iso())?.file(&shop.bundle(BROKEN.version))?;
+    ledger.step(
+        "recover",
+        "come back from a release that is never healthy",
+        inputs,
+        &[],
+        || {
+            let machine = host::patched(shop).branch(&shop.at("vm/recover"))?;
+            let courier = machine.directory.join("courier.img");
+            stick::make(
+                &courier,
+                "BASTIDE-BDL",
+                &[("release.bundle", &shop.bundle(BROKEN.version))],
+            )?;
+            let mut running = machine.power_on(
+                "recover",
+                &Plugged {
+                    medium: None,
+                    sticks: vec![&courier],
+                },
+            )?;
+            running.wait_for_ssh(&key, BOOT)?;
+            let before = healthy(&running, &key)?;
+            // A short deadline, so that the story is: the default gives slow hardware time.
+            running.must(
+                &key,
+                "mkdir -p /etc/bastide && echo 'deadline_seconds = 60' > /etc/bastide/health.toml && sync",
+            )?;
+            mount_stick(&running, &key)?;
+            running.must(&key, &format!("bastide-host update {STICK}/release.bundle"))?;
+            drop(running.ssh(&key, "systemctl reboot"));
+            let tried = format!("bastide: release {}", BROKEN.version);
+            running.wait_for(&tried, BOOT)?;
+            let again = format!("bastide: release {}", PATCHED.version);
+            let start = std::time::Instant::now();
+            loop {
+                let console = running.console()?;
+                let end = console.rfind(&tried).unwrap_or_default();
+                if console[end..].contains(&again) {
+                    break;
+                }
+                ensure!(start.elapsed() < BOOT, "the host did not come back by itself");
+                std::thread::sleep(Duration::from_secs(2));
+            }
+            running.wait_for_ssh(&key, BOOT)?;
+            let after = healthy(&running, &key)?;
+            for fact in ["running/slot", "running/version"] {
+                ensure!(told(&after, fact)? == told(&before, fact)?, "{fact} changed: {after}");
+            }
+            Ok(format!(
+                "release {} tried once, {} runs again",
+                BROKEN.version, PATCHED.version
+            ))
+        },
+    )
+}

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! What a host must refuse, with its reason in one line and no harm.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+use super::build::{self, PATCHED};
+use super::host::{BOOT, STICK, healthy, mount_stick, status, told};
+use super::install;
+use crate::ledger::Ledger;
+use crate::stick;
+use crate::tamper;
+use crate::vm::{Plugged, Running};
+use crate::workshop::Workshop;
+
+/// The forged bundles, each by its recipe, with a word of the reason that the host must give.
+const FORGED: [(&str, &str); 5] = [
+    ("flipped", "hash"),
+    ("unsigned", "threshold"),
+    ("root", "threshold"),
+    ("expired", "expired"),
+    ("foreign", "db"),
+];
+
+/// Offers a bundle on the stick and demands a refusal of one line that contains `reason`.
+///
+/// # Errors
+/// When the host takes it, or refuses it for another reason.
+pub fn refused(running: &Running, key: &Path, bundle: &str, reason: &str) -> Result<String> {
+    let answer = running.ssh(key, &format!("bastide-host update {STICK}/{bundle}"))?;
+    ensure!(
+        answer.code == 3,
+        "{bundle} ended with {} and not with a refusal: {}",
+        answer.code,
+        answer.stderr
+    );
+    let line = answer.stderr.lines().last().unwrap_or_default().to_owned();
+    ensure!(
+        line.to_lowercase().contains(reason),
+        "{bundle} was refused for another reason than {reason}: {line}"
+    );
+    Ok(line)
+}
+
+/// The refusals before any update: the host stays in its slot, its other slot stays empty.
+///
+/// # Errors
+/// When a step fails.
+pub fn before_update(shop: &Workshop, ledger: &Ledger) -> Result<()> {
+    let good = shop.bundle(PATCHED.version);
+    let places: Vec<_> = FORGED.iter().map(|(name, _)| shop.bundle(name)).collect();
+    let outputs: Vec<_> = places.iter().map(std::path::PathBuf::as_path).collect();
+    let inputs = shop.story()?.file(&good)?;
+    ledger.step("forge", "forge bundles", inputs, &outputs, || {
+        tamper::flipped_bit(&good, &shop.bundle("flipped"))?;
+        tamper::unsigned_timestamp(&good, &shop.bundle("unsigned"))?;
+        tamper::root_below_threshold(&good, &shop.bundle("root"), &shop.site(), &shop.passphrase())?;
+        let repository = shop.at("repository/expired");
+        let expired = ["--expires", "2026-01-01T00:00:00Z"];
+        build::publish(shop, PATCHED.after, &shop.build(PATCHED.version), &repository, &expired)?;
+        build::export(shop, &repository, &shop.bundle("expired"))?;
+        let foreign = shop.at("build/foreign");
+        tamper::foreign_boot_image(shop, &shop.build(PATCHED.version), &foreign)?;
+        let repository = shop.at("repository/foreign");
+        build::publish(shop, PATCHED.after, &foreign, &repository, &[])?;
+        build::export(shop, &repository, &shop.bundle("foreign"))?;
+        Ok(format!("{} bundles, each by its recipe", FORGED.len()))
+    })?;
+    let mut inputs = shop.story()?.file(&shop.iso())?;
+    for place in &places {
+        inputs = inputs.file(place)?;
+    }
+    ledger.step(
+        "refusals",
+        "refuse forged bundles and a foreign boot image",
+        inputs,
+        &[],
+        || refusals(shop),
+    )
+}
+
+fn refusals(shop: &Workshop) -> Result<String> {
+    let key = shop.admin_key();
+    let machine = install::installed(shop).branch(&shop.at("vm/refusals"))?;
+    let courier = machine.directory.join("courier.img");
+    let names: Vec<_> = FORGED
+        .iter()
+        .map(|(name, _)| (format!("{name}.bundle"), shop.bundle(name)))
+        .collect();
+    let foreign = shop.at("build/foreign/xen.efi");
+    let mut files: Vec<_> = names
+        .iter()
+        .map(|(name, place)| (name.as_str(), place.as_path()))
+        .collect();
+    files.push(("foreign.efi", &foreign));
+    stick::make(&courier, "BASTIDE-BDL", &files)?;
+    let plugged = Plugged {
+        medium: None,
+        sticks: vec![&courier],
+    };
+    let mut running = machine.power_on("refusals", &plugged)?;
+    running.wait_for_ssh(&key, BOOT)?;
+    let before = healthy(&running, &key)?;
+    mount_stick(&running, &key)?;
+    let mut reasons = Vec::new();
+    for (name, reason) in FORGED {
+        reasons.push(refused(&running, &key, &format!("{name}.bundle"), reason)?);
+        let now = status(&running, &key)?;
+        for fact in ["running/slot", "running/version", "health/healthy"] {
+            ensure!(
+                told(&now, fact)? == told(&before, fact)?,
+                "{name} changed {fact}: {now}"
+            );
+        }
+    }
+    std::fs::write(machine.directory.join("reasons.txt"), reasons.join("\n"))?;
+
+    // Somebody with the running of the machine puts a foreign image on the ESP: the firmware refuses it and starts the next.
+    running.must(
+        &key,
+        &format!(
+            "set -e; mkdir -p /run/esp; mount /dev/disk/by-partlabel/bastide-esp /run/esp; \
+             cp {STICK}/foreign.efi /run/esp/EFI/bastide/foreign.efi; sync; umount /run/esp; \
+             disk=/dev/$(lsblk -ndo PKNAME /dev/disk/by-partlabel/bastide-esp); \
+             efibootmgr -q -C -d $disk -p 1 -L Foreign -l '\\EFI\\bastide\\foreign.efi'; \
+             efibootmgr -q -n $(efibootmgr | sed -n 's/^Boot\\([0-9A-F]*\\).*Foreign.*/\\1/p')"
+        ),
+    )?;
+    drop(running.ssh(&key, "systemctl reboot"));
+    std::thread::sleep(std::time::Duration::from_secs(20));
+    running.wait_for_ssh(&key, BOOT)?;
+    let console = running.console()?;
+    console
+        .lines()
+        .find(|line| {
+            line.contains("Foreign") && (line.contains("Access Denied") || line.contains("Security Violation"))
+        })
+        .context("the firmware did not say that it denies the foreign image")?;
+    let after = healthy(&running, &key)?;
+    ensure!(
+        told(&after, "running/slot")? == told(&before, "running/slot")?,
+        "another slot runs: {after}"
+    );
+    Ok(format!(
+        "{} forged bundles refused, foreign image denied by the firmware, host unharmed",
+        FORGED.len()
+    ))
+}
+
+/// The bytes of a next version of the site's root, signed by one of its custodians.
+///
+/// # Errors
+/// When the site or its key cannot be opened.
+pub fn next_root_signed_by_one(site: &Path, passphrase: &Path) -> Result<Vec<u8>> {
+    let _ = (site, passphrase);
+    anyhow::bail!("waits for the site's library")
+}

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The recipes of the forgeries: each takes a real artifact and spoils it in one way.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use signing::process::Cmd;
+
+use crate::story::build;
+use crate::workshop::Workshop;
+
+/// Copies a bundle, giving every member that `edit` answers for its new content, and adding `added` after `bundle.json`.
+fn rewrite(
+    from: &Path,
+    to: &Path,
+    added: Option<(&str, &[u8])>,
+    edit: impl Fn(&str, &mut dyn Read) -> Result<Option<Vec<u8>>>,
+) -> Result<()> {
+    let mut archive = tar::Archive::new(File::open(from).with_context(|| format!("opening {}", from.display()))?);
+    let mut builder = tar::Builder::new(File::create(to)?);
+    let mut edited = 0;
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        let name = entry.path()?.to_string_lossy().into_owned();
+        let mut header = entry.header().clone();
+        if let Some(content) = edit(&name, &mut entry)? {
+            edited += 1;
+            header.set_size(content.len() as u64);
+            header.set_cksum();
+            builder.append(&header, content.as_slice())?;
+        } else {
+            builder.append(&header, &mut entry)?;
+        }
+        if let (Some((added, content)), "bundle.json") = (added, name.as_str()) {
+            header.set_size(content.len() as u64);
+            builder.append_data(&mut header, added, content)?;
+            edited += 1;
+        }
+    }
+    builder.into_inner()?.sync_all()?;
+    ensure!(
+        edited == 1,
+        "the recipe changed {edited} members of {} and not one",
+        from.display()
+    );
+    Ok(())
+}
+
+/// One bit of the boot image is another; the archive and the compression around it are whole.
+///
+/// # Errors
+/// When the bundle has no such member.
+pub fn flipped_bit(from: &Path, to: &Path) -> Result<()> {
+    rewrite(from, to, None, |name, content| {
+        if !name.ends_with(".xen.efi.zst") {
+            return Ok(None);
+        }
+        let mut image = zstd::stream::decode_all(content)?;
+        let middle = image.len() / 2;
+        image[middle] ^= 1;
+        Ok(Some(zstd::stream::encode_all(image.as_slice(), 3)?))
+    })
+}
+
+/// The timestamp carries no signature at all.
+///
+/// # Errors
+/// When the bundle has no such member.
+pub fn unsigned_timestamp(from: &Path, to: &Path) -> Result<()> {
+    rewrite(from, to, None, |name, content| {
+        if name != "metadata/timestamp.json" {
+            return Ok(None);
+        }
+        let mut signed: Value = serde_json::from_reader(content)?;
+        signed["signatures"] = Value::Array(Vec::new());
+        Ok(Some(serde_json::to_vec(&signed)?))
+    })
+}
+
+/// A next root, signed by one of the three custodians where two are needed.
+///
+/// # Errors
+/// When the site's key cannot be used.
+pub fn root_below_threshold(from: &Path, to: &Path, site: &Path, passphrase: &Path) -> Result<()> {
+    let root = crate::story::refuse::next_root_signed_by_one(site, passphrase)?;
+    rewrite(from, to, Some(("metadata/2.root.json", &root)), |_, _| Ok(None))
+}
+
+/// A build whose boot image is signed with a stranger's Secure Boot key.
+///
+/// # Errors
+/// When it cannot be signed.
+pub fn foreign_boot_image(shop: &Workshop, from: &Path, to: &Path) -> Result<()> {
+    if to.exists() {
+        fs::remove_dir_all(to)?;
+    }
+    Cmd::new("cp").arg("-al").arg(from).arg(to).run()?;
+    build::signed(shop, to, &shop.at("stranger"))
+}
+
+/// An installation medium one of whose metadata files was altered: the version of the timestamp, in place.
+///
+/// # Errors
+/// When the medium holds no such bytes.
+pub fn altered_iso(from: &Path, to: &Path) -> Result<()> {
+    Cmd::new("cp").arg("--sparse=always").arg(from).arg(to).run()?;
+    let pattern = b"\"_type\":\"timestamp\"";
+    let mut file = File::options().read(true).write(true).open(to)?;
+    let mut window = vec![0; 1 << 20];
+    let mut offset = 0;
+    loop {
+        file.seek(SeekFrom::Start(offset))?;
+        let count = file.read(&mut window)?;
+        ensure!(count > pattern.len(), "the medium holds no timestamp");
+        if let Some(at) = window[..count]
+            .windows(pattern.len())
+            .position(|bytes| bytes == pattern)
+        {
+            file.seek(SeekFrom::Start(offset + at as u64))?;
+            file.write_all(b"\"_type\":\"timestomp\"")?;
+            file.sync_all()?;
+            return Ok(());
+        }
+        offset += (count - pattern.len()) as u64;
+    }
+}
+
+/// A disk that was part of a RAID and of a volume group: the real tools' signatures at their real places.
+///
+/// # Errors
+/// When the tools fail.
+pub fn stale_signatures(disk: &Path, raw: &Path) -> Result<()> {
+    let size: u64 = 10 << 30;
+    File::create(raw)?.set_len(size)?;
+    let script = r#"set -e
+image=$1
+whole=$(losetup --show -f -P "$image")
+trap 'losetup -d "$whole"' EXIT
+sfdisk -q "$whole" <<END
+label: gpt
+size=1G, type=A19D880F-05FC-4D3B-A006-743F0F84911E
+size=1G, type=E6D6D379-F507-44C2-A23C-238F2A3DF928
+END
+partx -u "$whole" || true
+start=$(sfdisk -J "$whole" | sed -n 's/.*"start": \([0-9]*\).*/\1/p')
+set -- $start
+one=$(losetup --show -f -o $(($1 * 512)) --sizelimit 1073741824 "$whole")
+two=$(losetup --show -f -o $(($2 * 512)) --sizelimit 1073741824 "$whole")
+trap 'losetup -d "$one"; losetup -d "$two"; losetup -d "$whole"' EXIT
+mdadm --create --run --metadata=1.2 --level=1 --raid-devices=2 /dev/md/stale "$one" missing >/dev/null 2>&1 \
+  && mdadm --stop /dev/md/stale >/dev/null 2>&1 || true
+blkid -p "$one" | grep -q linux_raid_member
+pvcreate -q -ff -y --config 'devices { filter=["a|.*|"] }' "$two" >/dev/null
+"#;
+    Cmd::new("sh").args(["-c", script, "sh"]).arg(raw).run()?;
+    Cmd::new("qemu-img")
+        .args(["convert", "-f", "raw", "-O", "qcow2"])
+        .arg(raw)
+        .arg(disk)
+        .run()?;
+    fs::remove_file(raw)?;
+    Ok(())
+}
