@@ -1,2 +1,9 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! iso-build
+//! From a snapshot to a bootable medium, without a network: the host image, its boot images and the ISO.
+//!
+//! Every tool that touches the result runs in a builder root made from the same snapshot, so the machine leaves no trace
+//! in it: the same snapshot and the same source give the same bits.
+
+pub mod progress;
+pub mod sandbox;
+pub mod work;
