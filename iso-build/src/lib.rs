@@ -4,6 +4,11 @@
 //! Every tool that touches the result runs in a builder root made from the same snapshot, so the machine leaves no trace
 //! in it: the same snapshot and the same source give the same bits.
 
+pub mod bootimage;
+pub mod cpio;
+pub mod initrd;
+pub mod modules;
+pub mod policy;
 pub mod progress;
 pub mod sandbox;
 pub mod work;
