@@ -1,4 +1,17 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The host: its disk's layout, its boot slots, updates, health, status and guests.
 
+pub mod bootentries;
+pub mod confirm;
+pub mod esp;
+pub mod events;
+pub mod floor;
+pub mod gpt;
+pub mod guest;
+pub mod health;
 pub mod layout;
+pub mod machine;
+pub mod probe;
+pub mod slots;
+pub mod status;
+pub mod update;

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The EFI system partition: writable only while it is written.
+//!
+//! FAT has no journal. A file is written beside its place under a fixed name, synced, read back from the device, renamed
+//! and the directory synced; a cut leaves at most that one temporary, which the next write replaces. No boot image that
+//! the boot order names is ever written to, so what a cut could tear is never what the firmware starts.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::statvfs::statvfs;
+use signing::digest::{self, Sha256};
+use signing::durable;
+
+use crate::gpt::Table;
+use crate::machine::{Machine, read_text};
+
+const SAFE: MsFlags = MsFlags::MS_NODEV.union(MsFlags::MS_NOSUID).union(MsFlags::MS_NOEXEC);
+
+/// What is undone when the partition is put away.
+enum Undo {
+    ReadOnlyAgain,
+    Unmount,
+}
+
+/// The EFI system partition, writable until dropped.
+pub struct Esp {
+    directory: PathBuf,
+    undo: Undo,
+}
+
+impl Esp {
+    /// Makes it writable: remounts it where it is mounted, or mounts it in a private place.
+    ///
+    /// # Errors
+    /// When it cannot be mounted writable.
+    pub fn writable(machine: &Machine, table: &Table) -> Result<Self> {
+        let node = &table.esp()?.node;
+        let what = || format!("cannot mount the EFI system partition {} writable", node.display());
+        // A directory that is mounted on demand is mounted by looking at it.
+        drop(fs::metadata(machine.esp_mount.join("EFI")));
+        if is_mounted(&read_text(Path::new("/proc/self/mountinfo"))?, &machine.esp_mount) {
+            mount(
+                None::<&str>,
+                &machine.esp_mount,
+                None::<&str>,
+                MsFlags::MS_REMOUNT | SAFE,
+                None::<&str>,
+            )
+            .with_context(what)?;
+            return Ok(Self {
+                directory: machine.esp_mount.clone(),
+                undo: Undo::ReadOnlyAgain,
+            });
+        }
+        let directory = machine.run.join("esp");
+        fs::create_dir_all(&directory).with_context(what)?;
+        mount(Some(node), &directory, Some("vfat"), SAFE, Some("umask=0077")).with_context(what)?;
+        Ok(Self {
+            directory,
+            undo: Undo::Unmount,
+        })
+    }
+
+    /// The place of a file.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Whether there is room for this many bytes once the named file is gone.
+    ///
+    /// # Errors
+    /// When the file system cannot be asked.
+    pub fn require_room(&self, bytes: u64, replaced: &str) -> Result<()> {
+        let what = || format!("cannot measure the free room of {}", self.directory.display());
+        let vfs = statvfs(&self.directory).with_context(what)?;
+        let free = vfs.blocks_available().saturating_mul(vfs.fragment_size());
+        let freed = fs::metadata(self.path(replaced)).map_or(0, |metadata| metadata.len());
+        if free.saturating_add(freed) < bytes {
+            bail!(
+                "the EFI system partition has no room: {} MiB are needed and {} MiB are free; remove foreign files",
+                bytes >> 20,
+                (free + freed) >> 20
+            );
+        }
+        Ok(())
+    }
+
+    /// Writes a file: beside its place, synced, read back, renamed.
+    ///
+    /// # Errors
+    /// When one of these fails; the old file then still stands.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let place = self.path(name);
+        let what = || format!("cannot write {}", place.display());
+        let directory = place.parent().with_context(what)?;
+        fs::create_dir_all(directory).with_context(what)?;
+        let temporary = place.with_extension("new");
+        let mut file = File::create(&temporary).with_context(what)?;
+        file.write_all(bytes).with_context(what)?;
+        file.sync_all().with_context(what)?;
+        // Out of the cache, so that what is read back has been on the device.
+        posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).with_context(what)?;
+        drop(file);
+        if Sha256::of_file(&temporary).with_context(what)?.0 != Sha256::of(bytes) {
+            bail!("{}: it reads back otherwise, so the disk may be failing", what());
+        }
+        fs::rename(&temporary, &place).with_context(what)?;
+        durable::sync_directory(directory).with_context(what)
+    }
+
+    /// Reads a boot image whole.
+    ///
+    /// # Errors
+    /// When it is missing or longer than a boot image can be.
+    pub fn read(&self, name: &str) -> Result<Vec<u8>> {
+        let place = self.path(name);
+        digest::read_bounded(&place, crate::update::MAX_BOOT_IMAGE)
+            .with_context(|| format!("cannot read {}", place.display()))
+    }
+
+    /// Removes a file, and what an interrupted write of it left.
+    ///
+    /// # Errors
+    /// When it is there and cannot be removed.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        let place = self.path(name);
+        for path in [place.with_extension("new"), place] {
+            match fs::remove_file(&path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error).with_context(|| format!("cannot remove {}", path.display())),
+            }
+            if let Some(directory) = path.parent() {
+                durable::sync_directory(directory).with_context(|| format!("cannot sync {}", directory.display()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Esp {
+    fn drop(&mut self) {
+        // All that matters is synced by now; a partition that stays writable is reported by the audit.
+        match self.undo {
+            Undo::ReadOnlyAgain => {
+                let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | SAFE;
+                let _ = mount(None::<&str>, &self.directory, None::<&str>, flags, None::<&str>);
+            }
+            Undo::Unmount => {
+                let _ = umount2(&self.directory, MntFlags::empty());
+            }
+        }
+    }
+}
+
+/// Whether a file system, and not only an automount trap, is mounted there.
+fn is_mounted(mountinfo: &str, place: &Path) -> bool {
+    let place = place.to_string_lossy();
+    mountinfo.lines().any(|line| {
+        let mounted_here = line.split(' ').nth(4) == Some(&*place);
+        let kind = line.split(" - ").nth(1).and_then(|rest| rest.split(' ').next());
+        mounted_here && kind.is_some_and(|kind| kind != "autofs")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_automount_trap_is_not_a_mount() {
+        let trap = "30 25 0:28 / /boot/efi rw,relatime shared:16 - autofs systemd-1 rw,fd=50\n";
+        assert!(!is_mounted(trap, Path::new("/boot/efi")));
+        let real = format!("{trap}41 30 8:1 / /boot/efi ro,nosuid shared:20 - vfat /dev/sda1 ro,fmask=0077\n");
+        assert!(is_mounted(&real, Path::new("/boot/efi")));
+        assert!(!is_mounted(&real, Path::new("/boot")));
+    }
+}
