@@ -1,2 +1,14 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! offline-repo
+//! The offline repository: snapshots of upstream packages on the low side, signed releases on both sides of the gap.
+//!
+//! On the left of the first signature stand [`spec`], [`mirror`], [`store`], [`snapshot`] and [`upstream`]: a pinned set
+//! of Debian packages, fetched by apt, proved here, kept by content.
+
+pub mod apt;
+pub mod aptview;
+pub mod control;
+pub mod mirror;
+pub mod snapshot;
+pub mod spec;
+pub mod store;
+pub mod upstream;

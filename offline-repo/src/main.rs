@@ -1,3 +1,16 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! bastide-repo
-fn main() {}
+//! `bastide-repo`: parses the command line and calls the library.
+
+mod commands;
+mod progress;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match commands::run(&commands::Cli::parse()) {
+        Ok(exit) => ExitCode::from(exit as u8),
+        Err(error) => signing::output::report("bastide-repo", &error),
+    }
+}
