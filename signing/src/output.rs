@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use crate::tuf::TufError;
+
 /// The exit codes of all commands. `2` is a wrong command line, and belongs to clap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -36,7 +38,9 @@ pub fn report(program: &str, error: &anyhow::Error) -> ExitCode {
     if broken_pipe {
         return ExitCode::SUCCESS;
     }
-    let refused = error.chain().any(|cause| cause.is::<Refused>());
+    let refused = error
+        .chain()
+        .any(|cause| cause.is::<Refused>() || cause.downcast_ref::<TufError>().is_some_and(TufError::is_refusal));
     // Nobody is left to tell when standard error is closed.
     drop(writeln!(
         io::stderr(),

@@ -18,6 +18,8 @@ pub struct Limits {
     pub root_rotations: u64,
     /// Roles visited while one target is searched (5.6.7.1), and roles listed by one snapshot.
     pub roles: usize,
+    /// Targets of all roles together, where all are listed.
+    pub targets: usize,
     /// Bytes of one target, whatever its role says.
     pub target_bytes: u64,
     /// Objects and arrays inside one another in metadata.
@@ -26,6 +28,18 @@ pub struct Limits {
     pub json_values: usize,
     /// Signatures on one metadata file.
     pub signatures: usize,
+    /// What a timestamp of the trusted version with other content is.
+    pub same_version: SameVersion,
+}
+
+/// What to do with a timestamp that has the trusted version and another content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SameVersion {
+    /// Report it: two contents under one version mean a signer that lies or is not alone.
+    #[default]
+    Refuse,
+    /// Pass over it and keep the trusted one, as the specification says (5.4.3.1).
+    Keep,
 }
 
 impl Default for Limits {
@@ -37,10 +51,12 @@ impl Default for Limits {
             targets_bytes: 32 << 20,
             root_rotations: 1024,
             roles: 256,
+            targets: 30_000 * 2,
             target_bytes: 16 << 30,
             json_depth: 24,
             json_values: 1_000_000,
             signatures: 64,
+            same_version: SameVersion::Refuse,
         }
     }
 }

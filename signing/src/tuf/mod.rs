@@ -1,9 +1,24 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The Update Framework, specification 1.0.34: writing a repository's metadata and following it.
 //!
-//! [`author`] builds and signs metadata. Types for keys and for the metadata that is written are `tough`'s.
+//! [`author`] builds and signs metadata, [`client`] is the detailed client workflow of section 5, [`datastore`] what a client
+//! remembers, [`source`] where the bytes come from and [`trail`] the record of what was verified with which keys. Types for keys and for the metadata that is written are `tough`'s.
 
 pub mod author;
+pub mod client;
+pub mod datastore;
+pub mod error;
+pub mod hashes;
 mod json;
 pub mod limits;
+mod model;
 pub mod names;
+pub mod source;
+pub mod trail;
+
+pub use client::{Client, VerifiedTarget};
+pub use datastore::Datastore;
+pub use error::TufError;
+pub use limits::Limits;
+pub use source::{DirectorySource, Source, SourceError};
+pub use trail::Trail;

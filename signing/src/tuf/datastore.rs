@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! What a client remembers: the metadata that it trusts, byte for byte as it was received.
+//!
+//! Attacks: a rollback after the memory was lost or cut short; two updates at once; a memory that was altered.
+//!
+//! Defence: every file is written beside its place, synced and renamed, in the order of the specification, so that after a
+//! power cut at any moment each file is the old one or the new one. The files of timestamp and snapshot carry in their
+//! names which keys they were trusted under: when a new root rotates those keys (5.3.11), the memory of the old keys is
+//! left behind by the very write that makes the root trusted, and is removed afterwards. One lock. Everything is verified
+//! again when it is read, and damage is an error of its own, never an empty memory.
+//!
+//! Not defended here: somebody who may write the directory can put the whole of it back to an older state. On a host it
+//! lies on the encrypted state partition; the floor of time and a TPM counter are for that.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Duration, Utc};
+
+use super::error::TufError;
+use super::limits::Limits;
+use super::model::{Result, Root, SignedFile, Snapshot, Timestamp};
+use super::names::encode_role;
+use crate::{digest, durable};
+
+const ROOT: &str = "root.json";
+/// A stored file was within the client's limits when it was written; this bounds what a damaged disk can give back.
+const MAX_STORED: u64 = 256 << 20;
+
+/// Where the files lie. Each operation is atomic and durable when it returns.
+pub(super) trait Disk: Send {
+    fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>>;
+    fn write(&mut self, name: &str, bytes: &[u8]) -> io::Result<()>;
+    fn remove(&mut self, name: &str) -> io::Result<()>;
+    fn list(&self) -> io::Result<Vec<String>>;
+    fn place(&self) -> PathBuf;
+}
+
+/// The trusted metadata of one client.
+pub struct Datastore {
+    disk: Box<dyn Disk>,
+}
+
+impl Datastore {
+    /// Makes a datastore in `directory` that trusts this root, which came with the system or by hand.
+    ///
+    /// # Errors
+    /// When there is one already, when the root is not signed by its own threshold, or when it cannot be written.
+    pub fn create(directory: &Path, trusted_root: &[u8]) -> Result<Self> {
+        let disk = Directory::open(directory)?;
+        if disk
+            .read(ROOT)
+            .map_err(|source| disk.error("read", ROOT, source))?
+            .is_some()
+        {
+            return Err(disk.error("make a datastore in", "", io::ErrorKind::AlreadyExists.into()));
+        }
+        Self::fill(Box::new(disk), trusted_root)
+    }
+
+    /// Opens the datastore in `directory` and locks it for as long as it is held.
+    ///
+    /// # Errors
+    /// When there is none, when another process holds it, or when its root is damaged.
+    pub fn open(directory: &Path) -> Result<Self> {
+        if let Err(source) = fs::metadata(directory.join(ROOT)) {
+            return Err(TufError::DatastoreIo {
+                action: "open the trust datastore",
+                path: directory.to_path_buf(),
+                source,
+            });
+        }
+        let store = Self {
+            disk: Box::new(Directory::open(directory)?),
+        };
+        store.root()?;
+        Ok(store)
+    }
+
+    /// Opens the datastore in `directory`, or makes it with this root when there is none yet.
+    ///
+    /// # Errors
+    /// As [`Datastore::open`] and [`Datastore::create`].
+    pub fn open_or_create(directory: &Path, trusted_root: &[u8]) -> Result<Self> {
+        match fs::metadata(directory.join(ROOT)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::create(directory, trusted_root),
+            _ => Self::open(directory),
+        }
+    }
+
+    /// A datastore that forgets: for a verifier that judges one medium by the pinned root alone.
+    ///
+    /// # Errors
+    /// When the root is not signed by its own threshold.
+    pub fn ephemeral(trusted_root: &[u8]) -> Result<Self> {
+        Self::fill(Box::new(Memory::default()), trusted_root)
+    }
+
+    fn fill(mut disk: Box<dyn Disk>, trusted_root: &[u8]) -> Result<Self> {
+        read_root("the pinned root", trusted_root)?;
+        disk.write(ROOT, trusted_root)
+            .map_err(|source| error(disk.as_ref(), "write", ROOT, source))?;
+        Ok(Self { disk })
+    }
+
+    #[cfg(test)]
+    pub(super) fn on(disk: Box<dyn Disk>) -> Self {
+        Self { disk }
+    }
+
+    /// The latest moment that the trusted metadata proves to have come: no clock may be believed that is behind it.
+    ///
+    /// It is the newest time of signing in root, timestamp and snapshot, so it is as durable as they are. The two online
+    /// roles raise it only to just before the root expires: whoever steals an online key cannot push the floor so far
+    /// that the root which revokes the key would be refused.
+    ///
+    /// # Errors
+    /// When the datastore cannot be read or is damaged.
+    pub fn time_floor(&self) -> Result<Option<DateTime<Utc>>> {
+        let (_, root) = self.root()?;
+        let cap = root.header.expires - Duration::seconds(1);
+        let limits = Limits::default();
+        let mut floor = root.header.signed_at;
+        if let Some(bytes) = self.read(&timestamp_name(&root))? {
+            let file = damaged(SignedFile::read("the stored timestamp", &bytes, &limits))?;
+            damaged(file.verify("timestamp", &root.timestamp))?;
+            let header = damaged(Timestamp::read(&file))?.header;
+            floor = floor.max(header.signed_at.map(|time| time.min(cap)));
+        }
+        if let Some(bytes) = self.read(&snapshot_name(&root))? {
+            let file = damaged(SignedFile::read("the stored snapshot", &bytes, &limits))?;
+            damaged(file.verify("snapshot", &root.snapshot))?;
+            let header = damaged(Snapshot::read(&file, &limits))?.header;
+            floor = floor.max(header.signed_at.map(|time| time.min(cap)));
+        }
+        Ok(floor)
+    }
+
+    /// The time to hand to a client: the clock, raised to the image's build time and to [`Datastore::time_floor`].
+    ///
+    /// Nothing of the clock is recorded, so a clock that was set forward does no lasting harm.
+    ///
+    /// # Errors
+    /// As [`Datastore::time_floor`].
+    pub fn effective_now(&self, clock: DateTime<Utc>, build_time: Option<DateTime<Utc>>) -> Result<DateTime<Utc>> {
+        Ok([build_time, self.time_floor()?]
+            .into_iter()
+            .flatten()
+            .fold(clock, DateTime::max))
+    }
+
+    /// The version of the trusted root.
+    ///
+    /// # Errors
+    /// As [`Datastore::time_floor`].
+    pub fn root_version(&self) -> Result<u64> {
+        Ok(self.root()?.1.header.version)
+    }
+
+    /// The trusted root, verified once more against itself.
+    pub(super) fn root(&self) -> Result<(Vec<u8>, Root)> {
+        let bytes = self.read(ROOT)?.ok_or_else(|| TufError::DatastoreDamaged {
+            why: "there is no root.json in it".to_owned(),
+        })?;
+        let root = damaged(read_root("the stored root", &bytes))?;
+        Ok((bytes, root))
+    }
+
+    pub(super) fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        self.disk
+            .read(name)
+            .map_err(|source| error(self.disk.as_ref(), "read", name, source))
+    }
+
+    pub(super) fn write(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        match self.disk.write(name, bytes) {
+            Ok(()) => Ok(()),
+            Err(source) => Err(error(self.disk.as_ref(), "write", name, source)),
+        }
+    }
+
+    /// 5.3.8: makes a verified root the trusted one. If it rotates the keys of timestamp or snapshot, their old files are
+    /// no longer looked at from this write on, because their names no longer fit.
+    pub(super) fn write_root(&mut self, bytes: &[u8]) -> Result<()> {
+        self.write(ROOT, bytes)
+    }
+
+    /// 5.3.11: removes timestamps and snapshots that were trusted under other keys than this root's.
+    pub(super) fn forget_other_keys(&mut self, root: &Root) -> Result<()> {
+        let keep = [timestamp_name(root), snapshot_name(root)];
+        let names = self
+            .disk
+            .list()
+            .map_err(|source| error(self.disk.as_ref(), "list", "", source))?;
+        for name in names {
+            let online = name.starts_with("timestamp.") || name.starts_with("snapshot.");
+            if online
+                && !keep.contains(&name)
+                && let Err(source) = self.disk.remove(&name)
+            {
+                return Err(error(self.disk.as_ref(), "remove", &name, source));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The file of the trusted timestamp under this root's keys.
+pub(super) fn timestamp_name(root: &Root) -> String {
+    format!("timestamp.{}.json", root.online_keys())
+}
+
+/// The file of the trusted snapshot under this root's keys.
+pub(super) fn snapshot_name(root: &Root) -> String {
+    format!("snapshot.{}.json", root.online_keys())
+}
+
+/// The file of a targets role.
+pub(super) fn role_name(role: &str) -> String {
+    match role {
+        "targets" => "targets.json".to_owned(),
+        _ => format!("role.{}.json", encode_role(role)),
+    }
+}
+
+/// Reads a root and checks that its own threshold signed it.
+fn read_root(what: &str, bytes: &[u8]) -> Result<Root> {
+    let file = SignedFile::read(what, bytes, &Limits::default())?;
+    let root = Root::read(&file)?;
+    file.verify("root", &root.root)?;
+    Ok(root)
+}
+
+/// An error about a stored file that was good when it was written.
+pub(super) fn damaged<T>(result: Result<T>) -> Result<T> {
+    result.map_err(|error| TufError::DatastoreDamaged { why: error.reason() })
+}
+
+fn error(disk: &dyn Disk, action: &'static str, name: &str, source: io::Error) -> TufError {
+    TufError::DatastoreIo {
+        action,
+        path: disk.place().join(name),
+        source,
+    }
+}
+
+/// Files in a directory.
+pub(super) struct Directory {
+    path: PathBuf,
+    _lock: durable::Lock,
+}
+
+impl Directory {
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let io = |action| {
+            move |source| TufError::DatastoreIo {
+                action,
+                path: path.to_path_buf(),
+                source,
+            }
+        };
+        fs::create_dir_all(path).map_err(io("make the trust datastore"))?;
+        let lock = durable::Lock::take(path).map_err(io("lock the trust datastore"))?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            _lock: lock,
+        })
+    }
+
+    fn error(&self, action: &'static str, name: &str, source: io::Error) -> TufError {
+        error(self, action, name, source)
+    }
+}
+
+impl Disk for Directory {
+    fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        match digest::read_bounded(&self.path.join(name), MAX_STORED) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn write(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        durable::write(&self.path.join(name), bytes)
+    }
+
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path.join(name))?;
+        durable::sync_directory(&self.path)
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        fs::read_dir(&self.path)?
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect()
+    }
+
+    fn place(&self) -> PathBuf {
+        self.path.clone()
+    }
+}
+
+/// Files in memory.
+#[derive(Default)]
+struct Memory(BTreeMap<String, Vec<u8>>);
+
+impl Disk for Memory {
+    fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.0.get(name).cloned())
+    }
+
+    fn write(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.0.insert(name.to_owned(), bytes.to_vec());
+        Ok(())
+    }
+
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        self.0.remove(name);
+        Ok(())
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        Ok(self.0.keys().cloned().collect())
+    }
+
+    fn place(&self) -> PathBuf {
+        PathBuf::from("(in memory)")
+    }
+}
