@@ -135,7 +135,7 @@ pub fn mirror(spec: &Spec, store: &Store, options: &Options, tell: &mut dyn FnMu
     let inputs = serde_json::to_vec(&Inputs {
         spec,
         lists: listed.iter().map(|list| list.origin.inrelease.sha256).collect(),
-        program: env!("CARGO_PKG_VERSION"),
+        program: concat!(env!("CARGO_PKG_VERSION"), " snapshot 1"),
     })?;
     let inputs = Sha256::of(&inputs).to_string();
     let memory = work.join("inputs");
@@ -256,6 +256,7 @@ fn lists(spec: &Spec, apt: &Apt, old: Option<&Snapshot>, tell: &mut dyn FnMut(Ev
                 },
                 signers: signed.signers,
                 date: signed.release.date,
+                signed_at: signed.signed_at,
                 packages: kept,
             },
             inrelease,

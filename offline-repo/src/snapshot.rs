@@ -60,6 +60,8 @@ pub struct Origin {
     pub signers: Vec<String>,
     /// The date in it.
     pub date: DateTime<Utc>,
+    /// The newest of its good signatures' dates, at which they are judged for ever after.
+    pub signed_at: DateTime<Utc>,
     /// The `Packages` files, one for each component.
     pub packages: Vec<KeptIndex>,
 }

@@ -78,6 +78,8 @@ pub struct SignedRelease {
     pub release: Release,
     /// Fingerprints of the allowed keys that signed.
     pub signers: Vec<String>,
+    /// The newest of the good signatures' dates.
+    pub signed_at: DateTime<Utc>,
 }
 
 /// Verifies an `InRelease`: an allowed key signed it, and it is the list of that suite.
@@ -115,7 +117,11 @@ pub fn verify_inrelease(
             release.get("Codename").unwrap_or("no codename")
         ))));
     }
-    Ok(SignedRelease { release, signers })
+    Ok(SignedRelease {
+        release,
+        signers,
+        signed_at: verified.signed_at,
+    })
 }
 
 /// What a list says of one component's `Packages.xz`.
@@ -299,7 +305,7 @@ pub struct Proof {
 /// Repeats the proof of a snapshot from upstream's kept files. Package files are not read: see
 /// [`crate::store::Store::check`].
 ///
-/// Signatures are judged at the date that each list itself bears, for a proof must hold as long as the release is kept.
+/// Signatures are judged at the date of signing that they bear, for a proof must hold as long as the release is kept.
 ///
 /// # Errors
 /// [`Refused`] in the chain when something is not as signed; other errors when a file could not be read.
@@ -332,9 +338,10 @@ fn verify_origin(
     if (inrelease, bytes.len() as u64) != (origin.inrelease.sha256, origin.inrelease.size) {
         return Err(no(format!("the kept InRelease of {suite} is not the one that the manifest names")));
     }
-    let signed = verify_inrelease(policy, &origin.path, suite, &bytes, origin.date)?;
-    if signed.release.date != origin.date || signed.signers != origin.signers {
-        return Err(no(format!("date or signers of {suite} are not those in the manifest")));
+    let signed = verify_inrelease(policy, &origin.path, suite, &bytes, origin.signed_at)?;
+    let said = (origin.date, origin.signed_at, &origin.signers);
+    if (signed.release.date, signed.signed_at, &signed.signers) != said {
+        return Err(no(format!("dates or signers of {suite} are not those in the manifest")));
     }
     let mut proved = ProvedSuite {
         suite: suite.to_owned(),
