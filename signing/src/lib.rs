@@ -12,4 +12,5 @@ pub mod openpgp;
 pub mod output;
 pub mod process;
 pub mod release;
+pub mod secureboot;
 pub mod tuf;
