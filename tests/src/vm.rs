@@ -213,23 +213,36 @@ impl Running {
     /// # Errors
     /// When the machine ends or the time is over; the end of the console is quoted.
     pub fn wait_for(&mut self, text: &str, limit: Duration) -> Result<()> {
+        self.wait_for_any(&[text], limit)
+    }
+
+    fn wait_for_any(&mut self, texts: &[&str], limit: Duration) -> Result<()> {
         let start = Instant::now();
         loop {
-            if self.console()?.contains(text) {
+            let ended = self.child.try_wait()?.is_some();
+            let console = self.console()?;
+            if texts.iter().any(|text| console.contains(text)) {
                 return Ok(());
             }
-            ensure!(
-                self.child.try_wait()?.is_none(),
-                "the machine ended before it said {text:?}: {}",
-                self.end()
-            );
+            ensure!(!ended, "the machine ended before it said {texts:?}: {}", self.end());
             ensure!(
                 start.elapsed() < limit,
-                "the console did not say {text:?} in {limit:?}: {}",
+                "the console did not say {texts:?} in {limit:?}: {}",
                 self.end()
             );
             std::thread::sleep(Duration::from_millis(500));
         }
+    }
+
+    /// Waits until the firmware has found nothing to start: it says so, or falls back to its own shell.
+    ///
+    /// # Errors
+    /// As [`Running::wait_for`].
+    pub fn wait_for_nothing_to_boot(&mut self, limit: Duration) -> Result<()> {
+        self.wait_for_any(
+            &["No bootable option or device was found", "UEFI Interactive Shell"],
+            limit,
+        )
     }
 
     /// Waits until the machine switches itself off.
