@@ -16,6 +16,7 @@
 //! noticed because the key inside no longer parses or no longer fits the public part that the site records.
 
 mod file;
+mod metadata;
 mod passphrase;
 mod private;
 
@@ -23,6 +24,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub use file::{decrypt, encrypt, read, write_new};
+pub use metadata::MetadataKey;
 pub use passphrase::{Passphrase, PassphraseError};
 pub use private::{Algorithm, PrivateKey, PublicKey};
 

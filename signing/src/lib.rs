@@ -13,4 +13,5 @@ pub mod output;
 pub mod process;
 pub mod release;
 pub mod secureboot;
+pub mod site;
 pub mod tuf;

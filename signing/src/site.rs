@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! A site: the directory with all of its keys, and the trust directory that verifiers need.
+//!
+//! ```text
+//! SITE/site.json                     what is in it: names, fingerprints, threshold; public
+//! SITE/private/root-1.pem …          keys of the TUF root, encrypted PKCS#8, Ed25519
+//! SITE/private/{targets,snapshot,timestamp,host}.pem
+//! SITE/private/release-openpgp.asc   OpenPGP release key, its secrets encrypted
+//! SITE/private/{pk,kek,db}.pem       Secure Boot keys, encrypted PKCS#8, RSA-3072
+//! SITE/metadata/1.root.json          the first root, and 1.root.json.asc
+//! SITE/trust/                        what a verifier needs, and all that it needs
+//! ```
+//!
+//! # Attacks faced
+//! A key file put in another's place, by mistake or not: each key that is opened must be the one whose public part
+//! `site.json` records.
+//!
+//! # Defence not made
+//! `site.json` is not signed: whoever may write the site's directory may change it together with the key files. They
+//! cannot change what verifiers trust, which is the copy of `trust/` that they already hold.
+
+mod init;
+mod trust;
+
+use std::fmt;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Context, Result, bail, ensure};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::digest::{Sha256, read_bounded};
+use crate::keys::{self, Algorithm, MetadataKey, Passphrase, PrivateKey};
+use crate::openpgp;
+use crate::secureboot::{Certificate, Identity, Variable};
+
+pub use init::{Plan, init};
+pub use trust::Trust;
+
+/// The version of `site.json`.
+pub const FORMAT: u32 = 1;
+/// `site.json` is a few kilobytes.
+const MAX_FACTS: u64 = 1 << 20;
+/// The OpenPGP key file, likewise.
+const MAX_OPENPGP_KEY: u64 = 1 << 20;
+const RELEASE_KEY: &str = "private/release-openpgp.asc";
+
+/// A TUF role that the site has a key for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// One of the root's keys, counted from 1.
+    Root(usize),
+    /// The top-level targets role.
+    Targets,
+    /// The snapshot role.
+    Snapshot,
+    /// The timestamp role.
+    Timestamp,
+    /// The delegated role that signs host releases.
+    Host,
+}
+
+impl Role {
+    /// The roles with one key each.
+    pub const SINGLE: [Self; 4] = [Self::Targets, Self::Snapshot, Self::Timestamp, Self::Host];
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root(number) => write!(f, "root-{number}"),
+            Self::Targets => f.write_str("targets"),
+            Self::Snapshot => f.write_str("snapshot"),
+            Self::Timestamp => f.write_str("timestamp"),
+            Self::Host => f.write_str("host"),
+        }
+    }
+}
+
+impl FromStr for Role {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if let Some(role) = Self::SINGLE.into_iter().find(|role| role.to_string() == text) {
+            return Ok(role);
+        }
+        match text.strip_prefix("root-").and_then(|number| number.parse().ok()) {
+            Some(number) if number > 0 => Ok(Self::Root(number)),
+            _ => bail!("{text:?} is not a role; they are root-1, root-2, …, targets, snapshot, timestamp, host"),
+        }
+    }
+}
+
+/// What `site.json` says: nothing of it is secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SiteFacts {
+    /// Version of this file's format.
+    pub format: u32,
+    /// The site's name.
+    pub name: String,
+    /// When it was made.
+    pub created: DateTime<Utc>,
+    /// How many root keys must sign a root.
+    pub threshold: u64,
+    /// The keys of the TUF roles.
+    pub keys: Vec<KeyFacts>,
+    /// Fingerprint of the OpenPGP release key.
+    pub release_openpgp: String,
+    /// The Secure Boot part.
+    pub secure_boot: SecureBootFacts,
+}
+
+/// A TUF key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyFacts {
+    /// The role, which is also the file's name: `root-1`, `targets`, …
+    pub role: String,
+    /// The kind of key.
+    pub algorithm: Algorithm,
+    /// The identifier under which TUF metadata names it.
+    pub keyid: String,
+    /// SHA-256 of its SubjectPublicKeyInfo.
+    pub public_sha256: Sha256,
+}
+
+/// The Secure Boot keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecureBootFacts {
+    /// The owner GUID in signature lists.
+    pub owner: String,
+    /// SHA-256 of the PK certificate.
+    pub pk_sha256: Sha256,
+    /// SHA-256 of the KEK certificate.
+    pub kek_sha256: Sha256,
+    /// SHA-256 of the db certificate.
+    pub db_sha256: Sha256,
+}
+
+/// A whole site on disk.
+#[derive(Debug)]
+pub struct Site {
+    directory: PathBuf,
+    facts: SiteFacts,
+}
+
+impl Site {
+    /// Opens a site. No key is touched.
+    ///
+    /// # Errors
+    /// When the directory is not a whole site of this format.
+    pub fn open(directory: &Path) -> Result<Self> {
+        let path = directory.join("site.json");
+        let bytes = read_bounded(&path, MAX_FACTS).with_context(|| {
+            format!(
+                "opening the site: reading {} (`bastide-sign site init` makes a site)",
+                path.display()
+            )
+        })?;
+        let facts: SiteFacts =
+            serde_json::from_slice(&bytes).with_context(|| format!("opening the site: {}", path.display()))?;
+        ensure!(
+            facts.format == FORMAT,
+            "opening the site: {} has format {}, this program reads {FORMAT}",
+            path.display(),
+            facts.format
+        );
+        let site = Self {
+            directory: directory.to_path_buf(),
+            facts,
+        };
+        Trust::open(&site.trust_dir()).context("opening the site")?;
+        Ok(site)
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// What it says about itself.
+    #[must_use]
+    pub fn facts(&self) -> &SiteFacts {
+        &self.facts
+    }
+
+    /// The trust directory, to be baked into images and handed to auditors.
+    #[must_use]
+    pub fn trust_dir(&self) -> PathBuf {
+        self.directory.join("trust")
+    }
+
+    /// The root metadata that the site has made, `N.root.json` and `N.root.json.asc`.
+    #[must_use]
+    pub fn metadata_dir(&self) -> PathBuf {
+        self.directory.join("metadata")
+    }
+
+    /// How many root keys there are.
+    #[must_use]
+    pub fn root_keys(&self) -> usize {
+        self.facts
+            .keys
+            .iter()
+            .filter(|key| key.role.starts_with("root-"))
+            .count()
+    }
+
+    /// Opens the key of a TUF role.
+    ///
+    /// # Errors
+    /// When the file cannot be opened with the passphrase or holds another key than the site records.
+    pub fn signer(&self, role: Role, passphrase: &Passphrase) -> Result<MetadataKey> {
+        let name = role.to_string();
+        let Some(facts) = self.facts.keys.iter().find(|key| key.role == name) else {
+            bail!("the site {} has no key for {name}", self.facts.name);
+        };
+        let path = self.private(&format!("{name}.pem"));
+        let key = keys::read(&path, passphrase)?;
+        ensure!(
+            key.public().fingerprint() == facts.public_sha256,
+            "{} holds another key than site.json records for {name}: restore the right file",
+            path.display()
+        );
+        Ok(MetadataKey::new(key)?)
+    }
+
+    /// Opens a Secure Boot key with its certificate.
+    ///
+    /// # Errors
+    /// When the file cannot be opened with the passphrase or does not belong to the certificate.
+    pub fn secure_boot_key(&self, variable: Variable, passphrase: &Passphrase) -> Result<Identity> {
+        let stem = variable.name().to_ascii_lowercase();
+        let key = self.read_private(&format!("{stem}.pem"), passphrase)?;
+        let identity = Identity::new(key, self.certificate(variable)?)?;
+        Ok(identity)
+    }
+
+    /// Opens the key that signs boot images.
+    ///
+    /// # Errors
+    /// As [`Site::secure_boot_key`].
+    pub fn db_key(&self, passphrase: &Passphrase) -> Result<Identity> {
+        self.secure_boot_key(Variable::Db, passphrase)
+    }
+
+    /// A Secure Boot certificate, which must be the one that the site records.
+    ///
+    /// # Errors
+    /// When it cannot be read or is another one.
+    pub fn certificate(&self, variable: Variable) -> Result<Certificate> {
+        let certificate = Trust::open(&self.trust_dir())?.certificate(variable)?;
+        let recorded = match variable {
+            Variable::Pk => self.facts.secure_boot.pk_sha256,
+            Variable::Kek => self.facts.secure_boot.kek_sha256,
+            Variable::Db => self.facts.secure_boot.db_sha256,
+        };
+        ensure!(
+            certificate.fingerprint() == recorded,
+            "the {} certificate in {} is another one than site.json records: restore the right file",
+            variable.name(),
+            self.trust_dir().display()
+        );
+        Ok(certificate)
+    }
+
+    /// The OpenPGP release key, with the passphrase that opens it.
+    ///
+    /// # Errors
+    /// When the key file cannot be read.
+    pub fn release_key<'a>(&self, passphrase: &'a Passphrase) -> Result<ReleaseKey<'a>> {
+        let path = self.directory.join(RELEASE_KEY);
+        let key = read_bounded(&path, MAX_OPENPGP_KEY)
+            .with_context(|| format!("reading the OpenPGP release key {}", path.display()))?;
+        Ok(ReleaseKey { key, passphrase, path })
+    }
+
+    fn private(&self, name: &str) -> PathBuf {
+        self.directory.join("private").join(name)
+    }
+
+    fn read_private(&self, name: &str, passphrase: &Passphrase) -> Result<PrivateKey> {
+        Ok(keys::read(&self.private(name), passphrase)?)
+    }
+}
+
+/// The OpenPGP release key: still encrypted, opened for each signature.
+pub struct ReleaseKey<'a> {
+    key: Vec<u8>,
+    passphrase: &'a Passphrase,
+    path: PathBuf,
+}
+
+impl ReleaseKey<'_> {
+    /// Signs streamed data, as of now, and returns the armored detached signature.
+    ///
+    /// # Errors
+    /// When the passphrase does not open the key or the data cannot be read.
+    pub fn sign_detached(&self, data: impl Read) -> Result<String> {
+        openpgp::sign_detached(&self.key, self.passphrase, data, crate::clock::now())
+            .with_context(|| format!("signing with {}", self.path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Making a site, whole or not at all.
+//!
+//! Everything is made in a hidden directory beside the site's place, `site.json` last, and renamed. What an interrupted run
+//! leaves behind is encrypted, is no site, and is thrown away by the next run: nobody can have trusted keys from it.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use chrono::{DateTime, Timelike, Utc};
+
+use super::trust::{Trust, certificate_file, update_file};
+use super::{FORMAT, KeyFacts, RELEASE_KEY, Role, SecureBootFacts, Site, SiteFacts};
+use crate::durable::{self, Lock};
+use crate::keys::{self, Algorithm, MetadataKey, Passphrase, PrivateKey};
+use crate::openpgp;
+use crate::output::Refused;
+use crate::secureboot::{Guid, Identity, Variable, sign_update, signature_list};
+use crate::tuf::author::{self, Header, KeySet, RootPlan, Signer};
+
+/// A common name holds 64 characters, of which our own words take some.
+const MAX_NAME: usize = 40;
+const MAX_ROOT_KEYS: usize = 32;
+
+/// What site is to be made.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Plan {
+    /// Where.
+    pub directory: PathBuf,
+    /// Its name, which stands in certificates and user IDs.
+    pub name: String,
+    /// How many root keys.
+    pub keys: usize,
+    /// How many of them must sign a root.
+    pub threshold: usize,
+    /// When the first root expires.
+    pub root_expires: DateTime<Utc>,
+}
+
+impl Plan {
+    /// Checks what can be checked without making anything, and returns the files that [`init`] would make.
+    ///
+    /// # Errors
+    /// When a value is out of its bounds, the place is taken, or its parent directory cannot be written.
+    pub fn check(&self, now: DateTime<Utc>) -> Result<Vec<PathBuf>> {
+        let length = self.name.chars().count();
+        ensure!(
+            (1..=MAX_NAME).contains(&length) && !self.name.chars().any(|c| c.is_control() || "<>()".contains(c)),
+            "the site's name must have 1 to {MAX_NAME} characters, without control characters and <>()"
+        );
+        ensure!(
+            (1..=self.keys).contains(&self.threshold) && self.keys <= MAX_ROOT_KEYS,
+            "{} of {} root keys: the threshold must be between 1 and the number of keys, which is at most {MAX_ROOT_KEYS}",
+            self.threshold,
+            self.keys
+        );
+        ensure!(self.root_expires > now, "the root would be expired from the start");
+        ensure!(
+            self.directory.file_name().is_some(),
+            "{} cannot name a site",
+            self.directory.display()
+        );
+        self.check_place()?;
+        Ok(self.files())
+    }
+
+    fn check_place(&self) -> Result<()> {
+        let place = &self.directory;
+        match fs::read_dir(place) {
+            Ok(mut entries) => {
+                if place.join("site.json").exists() {
+                    return Err(Refused(format!(
+                        "{} is a site already; its keys are never overwritten: choose another directory",
+                        place.display()
+                    ))
+                    .into());
+                }
+                if entries.next().is_some() {
+                    return Err(Refused(format!("{} is not empty: choose another directory", place.display())).into());
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("looking at {}", place.display())),
+        }
+        let parent = parent(place);
+        nix::unistd::access(parent, nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK)
+            .with_context(|| format!("making the site: the directory {} cannot be written", parent.display()))?;
+        Ok(())
+    }
+
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        let roles = self.roles().into_iter().map(|role| format!("private/{role}.pem"));
+        let secure_boot = ["private/pk.pem", "private/kek.pem", "private/db.pem", RELEASE_KEY].map(str::to_owned);
+        let metadata = ["metadata/1.root.json", "metadata/1.root.json.asc"].map(str::to_owned);
+        let trust = Trust::FILES.map(|name| format!("trust/{name}"));
+        roles
+            .chain(secure_boot)
+            .chain(metadata)
+            .chain(trust)
+            .chain(["site.json".to_owned()])
+            .map(|name| self.directory.join(name))
+            .collect()
+    }
+
+    fn roles(&self) -> Vec<Role> {
+        (1..=self.keys).map(Role::Root).chain(Role::SINGLE).collect()
+    }
+}
+
+/// Makes a site. `progress` is told what is being made, one call a step.
+///
+/// # Errors
+/// As [`Plan::check`], and when anything cannot be made; the place then stays as it was.
+pub fn init(plan: &Plan, passphrase: &Passphrase, now: DateTime<Utc>, progress: &mut dyn FnMut(&str)) -> Result<Site> {
+    // Certificates, EFI times and metadata all count whole seconds.
+    let now = now.with_nanosecond(0).unwrap_or(now);
+    plan.check(now)?;
+    let staging = Staging::new(&plan.directory)?;
+    let at = |name: &str| staging.path.join(name);
+    for (name, mode) in [("private", 0o700), ("metadata", 0o755), ("trust", 0o755)] {
+        directory(&at(name), mode)?;
+    }
+
+    let mut signers = Vec::new();
+    for role in plan.roles() {
+        progress(&format!("key for {role}"));
+        let key = PrivateKey::generate(Algorithm::Ed25519)?;
+        keys::write_new(&at(&format!("private/{role}.pem")), &key, passphrase)?;
+        signers.push((role, MetadataKey::new(key)?));
+    }
+
+    progress("OpenPGP release key");
+    let release = openpgp::generate(&format!("{} release signing", plan.name), passphrase, now)?;
+    private(&at(RELEASE_KEY), release.key.as_bytes())?;
+    public(&at("trust/release.asc"), release.certificate.as_bytes())?;
+
+    progress("TUF root");
+    let root = root(plan, &signers, now)?;
+    let signature = openpgp::sign_detached(release.key.as_bytes(), passphrase, &root[..], now)?;
+    for name in ["trust/root.json", "metadata/1.root.json"] {
+        public(&at(name), &root)?;
+        public(&at(&format!("{name}.asc")), signature.as_bytes())?;
+    }
+
+    let secure_boot = secure_boot(&staging.path, plan, passphrase, now, progress)?;
+    let facts = SiteFacts {
+        format: FORMAT,
+        name: plan.name.clone(),
+        created: now,
+        threshold: plan.threshold as u64,
+        keys: signers.iter().map(facts_of).collect::<Result<_>>()?,
+        release_openpgp: release.fingerprint,
+        secure_boot,
+    };
+    let mut json = serde_json::to_vec_pretty(&facts)?;
+    json.push(b'\n');
+    public(&at("site.json"), &json)?;
+    staging.commit(&plan.directory)?;
+    Site::open(&plan.directory)
+}
+
+fn root(plan: &Plan, signers: &[(Role, MetadataKey)], now: DateTime<Utc>) -> Result<Vec<u8>> {
+    let keys = |wanted: fn(Role) -> bool| {
+        let of_role = signers.iter().filter(|(role, _)| wanted(*role));
+        of_role.map(|(_, key)| key.public()).collect::<Vec<_>>()
+    };
+    let single = |wanted| KeySet {
+        keys: keys(wanted),
+        threshold: 1,
+    };
+    let plan = RootPlan {
+        header: Header {
+            version: 1,
+            expires: plan.root_expires,
+            signed_at: now,
+        },
+        root: KeySet {
+            keys: keys(|role| matches!(role, Role::Root(_))),
+            threshold: plan.threshold as u64,
+        },
+        targets: single(|role| role == Role::Targets),
+        snapshot: single(|role| role == Role::Snapshot),
+        timestamp: single(|role| role == Role::Timestamp),
+    };
+    let root_signers: Vec<&dyn Signer> = signers
+        .iter()
+        .filter(|(role, _)| matches!(role, Role::Root(_)))
+        .map(|(_, key)| key as &dyn Signer)
+        .collect();
+    author::root(&plan, &root_signers)
+}
+
+fn secure_boot(
+    staging: &Path,
+    plan: &Plan,
+    passphrase: &Passphrase,
+    now: DateTime<Utc>,
+    progress: &mut dyn FnMut(&str),
+) -> Result<SecureBootFacts> {
+    let trust = staging.join("trust");
+    let owner = Guid::random()?;
+    public(&trust.join(Trust::OWNER), format!("{owner}\n").as_bytes())?;
+    let mut made = Vec::new();
+    for (variable, what) in [
+        (Variable::Pk, "platform key"),
+        (Variable::Kek, "key exchange key"),
+        (Variable::Db, "boot image key"),
+    ] {
+        progress(&format!("Secure Boot {} ({what})", variable.name()));
+        let identity = Identity::generate(&format!("{} {what}", plan.name), now)?;
+        let stem = variable.name().to_ascii_lowercase();
+        keys::write_new(&staging.join(format!("private/{stem}.pem")), identity.key(), passphrase)?;
+        public(&trust.join(certificate_file(variable)), identity.certificate().to_der())?;
+        made.push((variable, identity));
+    }
+    // PK vouches for itself and for KEK, KEK for db.
+    for (index, signer) in [(0, 0), (1, 0), (2, 1)] {
+        let (variable, identity) = &made[index];
+        let list = signature_list(owner, identity.certificate())?;
+        let update = sign_update(*variable, &list, &made[signer].1, now)?;
+        public(&trust.join(update_file(*variable)), &update)?;
+    }
+    let fingerprint = |index: usize| made[index].1.certificate().fingerprint();
+    Ok(SecureBootFacts {
+        owner: owner.to_string(),
+        pk_sha256: fingerprint(0),
+        kek_sha256: fingerprint(1),
+        db_sha256: fingerprint(2),
+    })
+}
+
+fn facts_of((role, key): &(Role, MetadataKey)) -> Result<KeyFacts> {
+    Ok(KeyFacts {
+        role: role.to_string(),
+        algorithm: key.key().algorithm(),
+        keyid: author::key_id(&key.public())?,
+        public_sha256: key.key().public().fingerprint(),
+    })
+}
+
+fn public(path: &Path, bytes: &[u8]) -> Result<()> {
+    durable::write(path, bytes).with_context(|| format!("making the site: writing {}", path.display()))
+}
+
+fn private(path: &Path, bytes: &[u8]) -> Result<()> {
+    durable::write_private(path, bytes).with_context(|| format!("making the site: writing {}", path.display()))
+}
+
+fn directory(path: &Path, mode: u32) -> Result<()> {
+    let make = || {
+        fs::DirBuilder::new().mode(mode).create(path)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))
+    };
+    make().with_context(|| format!("making the site: making the directory {}", path.display()))
+}
+
+fn parent(place: &Path) -> &Path {
+    match place.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// The hidden directory in which a site grows. Dropped before it is committed, it removes itself.
+struct Staging {
+    path: PathBuf,
+    lock: Option<Lock>,
+}
+
+impl Staging {
+    fn new(place: &Path) -> Result<Self> {
+        let mut name = OsString::from(".");
+        name.push(place.file_name().unwrap_or_default());
+        name.push(".incomplete");
+        let path = parent(place).join(name);
+        let context = || format!("making the site: preparing {}", path.display());
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&path)
+            .with_context(context)?;
+        let lock = Lock::take(&path).with_context(context)?;
+        for entry in fs::read_dir(&path).with_context(context)? {
+            let entry = entry.with_context(context)?;
+            if entry.file_name() == ".lock" {
+                continue;
+            }
+            let kind = entry.file_type().with_context(context)?;
+            if kind.is_dir() {
+                fs::remove_dir_all(entry.path()).with_context(context)?;
+            } else {
+                fs::remove_file(entry.path()).with_context(context)?;
+            }
+        }
+        Ok(Self { path, lock: Some(lock) })
+    }
+
+    fn commit(mut self, place: &Path) -> Result<()> {
+        let finish = || {
+            fs::remove_file(self.path.join(".lock"))?;
+            fs::set_permissions(&self.path, fs::Permissions::from_mode(0o755))?;
+            durable::sync_directory(&self.path)?;
+            // Takes an empty directory's place, and fails on one that has been filled meanwhile.
+            fs::rename(&self.path, place)?;
+            durable::sync_directory(parent(place))
+        };
+        finish().with_context(|| format!("making the site: putting it in its place {}", place.display()))?;
+        self.lock = None;
+        Ok(())
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if self.lock.is_some() {
+            // What cannot be removed now is removed by the next run.
+            drop(fs::remove_dir_all(&self.path));
+        }
+    }
+}
