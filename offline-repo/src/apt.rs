@@ -24,7 +24,14 @@ const TRANSPORT: [&str; 6] = [
     "Acquire::Force",
 ];
 /// Proxies that the environment names, which apt's transports obey.
-const PROXIES: [&str; 6] = ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
+const PROXIES: [&str; 6] = [
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+];
 
 /// Where the packages come from.
 #[derive(Debug, Clone)]
@@ -78,7 +85,10 @@ impl Apt {
     /// When they cannot be written, or no mirror is known.
     pub fn prepare(root: &Path, spec: &Spec, upstream: &Upstream) -> Result<Self> {
         if root.to_string_lossy().contains(['"', '\n', ' ']) {
-            bail!("{} cannot be given to apt: choose a store without quotes and blanks in its path", root.display());
+            bail!(
+                "{} cannot be given to apt: choose a store without quotes and blanks in its path",
+                root.display()
+            );
         }
         for part in ["lists/partial", "cache/archives/partial", "log", "etc"] {
             let directory = root.join(part);
@@ -113,8 +123,12 @@ impl Apt {
     /// # Errors
     /// When any of them cannot be had.
     pub fn update(&self) -> Result<()> {
-        let update = self.command("apt-get").args(["-qq", "-o", "APT::Update::Error-Mode=any", "update"]);
-        update.run().context("apt cannot fetch the package lists (is the network there? --upstream names another mirror)")
+        let update = self
+            .command("apt-get")
+            .args(["-qq", "-o", "APT::Update::Error-Mode=any", "update"]);
+        update
+            .run()
+            .context("apt cannot fetch the package lists (is the network there? --upstream names another mirror)")
     }
 
     /// The `Packages` files that apt has.
@@ -149,7 +163,10 @@ impl Apt {
             .output()
             .with_context(|| format!("apt cannot resolve the list {:?} of the specification", role.name()))?;
         let text = String::from_utf8(said).context("apt's answer is not UTF-8 text")?;
-        text.lines().filter(|line| line.starts_with("Inst ")).map(installed).collect()
+        text.lines()
+            .filter(|line| line.starts_with("Inst "))
+            .map(installed)
+            .collect()
     }
 
     /// Downloads packages into `directory`; apt keeps what is whole there already.
@@ -157,7 +174,9 @@ impl Apt {
     /// # Errors
     /// When one of them cannot be had.
     pub fn download(&self, directory: &Path, packages: &[&Identity]) -> Result<()> {
-        let names = packages.iter().map(|package| format!("{}={}", package.name, package.version));
+        let names = packages
+            .iter()
+            .map(|package| format!("{}={}", package.name, package.version));
         self.command("apt-get")
             .args(["-qq", "download"])
             .args(names)
@@ -196,7 +215,9 @@ fn installed(line: &str) -> Result<Identity> {
 }
 
 fn configuration(root: &Path, architecture: &str, machine: &str) -> String {
-    let transport = machine.lines().filter(|line| TRANSPORT.iter().any(|prefix| line.starts_with(prefix)));
+    let transport = machine
+        .lines()
+        .filter(|line| TRANSPORT.iter().any(|prefix| line.starts_with(prefix)));
     let mut text = String::new();
     for line in transport {
         text.push_str(line);
@@ -275,7 +296,11 @@ fn machine_base(known: &[Target], path: &str) -> Option<String> {
     let label = if security { "debian-security" } else { "debian" };
     let by_path = known.iter().find(|target| target.base.rsplit('/').next() == Some(path));
     let by_label = || known.iter().find(|target| target.extra.eq_ignore_ascii_case(label));
-    let by_suite = || known.iter().find(|target| security && target.release.ends_with("-security"));
+    let by_suite = || {
+        known
+            .iter()
+            .find(|target| security && target.release.ends_with("-security"))
+    };
     let found = by_path.or_else(by_label).or_else(by_suite)?;
     Some(found.base.clone())
 }
@@ -315,8 +340,17 @@ mod tests {
 
     #[test]
     fn reads_apts_simulation() {
-        let parsed = installed("Inst libc6 (2.41-12+deb13u4 Debian:13.7/stable, Debian-Security:13/stable-security [amd64]) []").unwrap();
-        assert_eq!((parsed.name.as_str(), parsed.version.as_str(), parsed.architecture.as_str()), ("libc6", "2.41-12+deb13u4", "amd64"));
+        let parsed =
+            installed("Inst libc6 (2.41-12+deb13u4 Debian:13.7/stable, Debian-Security:13/stable-security [amd64]) []")
+                .unwrap();
+        assert_eq!(
+            (
+                parsed.name.as_str(),
+                parsed.version.as_str(),
+                parsed.architecture.as_str()
+            ),
+            ("libc6", "2.41-12+deb13u4", "amd64")
+        );
         assert_eq!(installed("Inst a:i386 [1] (2 x [all])").unwrap().version, "2");
         assert!(installed("Inst nonsense").is_err());
     }
@@ -335,7 +369,10 @@ mod tests {
             target("http://one.invalid/proxy-b", "bookworm-security", ""),
         ];
         assert_eq!(machine_base(&known, "debian").unwrap(), "http://one.invalid/proxy-a");
-        assert_eq!(machine_base(&known, "debian-security").unwrap(), "http://one.invalid/proxy-b");
+        assert_eq!(
+            machine_base(&known, "debian-security").unwrap(),
+            "http://one.invalid/proxy-b"
+        );
         assert!(machine_base(&known[..1], "debian").is_none());
         let plain = [target("http://two.invalid/debian", "bookworm", "")];
         assert_eq!(machine_base(&plain, "debian").unwrap(), "http://two.invalid/debian");

@@ -55,11 +55,16 @@ impl Stanza {
         self.text.push_str(line);
         self.text.push('\n');
         if line.starts_with([' ', '\t']) {
-            let (_, value) = self.fields.last_mut().context("a stanza begins with a continuation line")?;
+            let (_, value) = self
+                .fields
+                .last_mut()
+                .context("a stanza begins with a continuation line")?;
             value.end = self.text.len();
             return Ok(());
         }
-        let colon = line.find(':').ok_or_else(|| anyhow!("a line is no field: {:?}", shorten(line)))?;
+        let colon = line
+            .find(':')
+            .ok_or_else(|| anyhow!("a line is no field: {:?}", shorten(line)))?;
         let name = &line[..colon];
         if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
             bail!("{:?} is no name of a field", shorten(name));
@@ -140,7 +145,8 @@ impl<F: FnMut(&Stanza) -> Result<()>> Write for Stanzas<F> {
                 return Err(io::Error::other(format!("a line is longer than {LONGEST_LINE} bytes")));
             }
             if self.line.last() == Some(&b'\n') {
-                self.end_of_line().map_err(|error| io::Error::other(format!("{error:#}")))?;
+                self.end_of_line()
+                    .map_err(|error| io::Error::other(format!("{error:#}")))?;
             }
         }
         Ok(bytes.len())
@@ -192,7 +198,11 @@ impl Release {
         };
         let date = parse_date(stanza.need("Date")?)?;
         let valid_until = stanza.get("Valid-Until").map(parse_date).transpose()?;
-        Ok(Self { stanza, date, valid_until })
+        Ok(Self {
+            stanza,
+            date,
+            valid_until,
+        })
     }
 
     /// A field.
@@ -218,7 +228,9 @@ impl Release {
             }
             let entry = IndexFile {
                 sha256: digest.parse()?,
-                size: size.parse().with_context(|| format!("the size of {name} is no number"))?,
+                size: size
+                    .parse()
+                    .with_context(|| format!("the size of {name} is no number"))?,
             };
             if found.as_ref().is_some_and(|earlier| *earlier != entry) {
                 bail!("the SHA256 list names {name} twice, with different values");
@@ -268,7 +280,11 @@ mod tests {
     fn parse(text: &[u8], step: usize) -> Result<Vec<String>> {
         let mut names = Vec::new();
         let mut sink = Stanzas::new(|stanza: &Stanza| {
-            names.push(format!("{}={}", stanza.need("Package")?, stanza.get("version").unwrap_or("-")));
+            names.push(format!(
+                "{}={}",
+                stanza.need("Package")?,
+                stanza.get("version").unwrap_or("-")
+            ));
             Ok(())
         });
         for bytes in text.chunks(step) {
@@ -320,7 +336,17 @@ mod tests {
     #[test]
     fn paths_that_leave_the_archive_are_refused() {
         assert!(safe_path("pool/main/g/gcc-14/libgcc-s1_14.2.0-19_amd64.deb").is_ok());
-        for bad in ["", "/etc/passwd", "a/../b", "a//b", "./a", "a\\b", "a b", "a\0b", "a\u{e9}"] {
+        for bad in [
+            "",
+            "/etc/passwd",
+            "a/../b",
+            "a//b",
+            "./a",
+            "a\\b",
+            "a b",
+            "a\0b",
+            "a\u{e9}",
+        ] {
             assert!(safe_path(bad).is_err(), "{bad:?}");
         }
     }

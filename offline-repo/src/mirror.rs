@@ -166,7 +166,12 @@ pub fn mirror(spec: &Spec, store: &Store, options: &Options, tell: &mut dyn FnMu
 
 fn summary(snapshot: &Snapshot, old: Option<&Snapshot>, changed: bool, fetched: &[&SnapshotPackage]) -> Summary {
     let before: HashMap<&str, &str> = old
-        .map(|old| old.packages.iter().map(|p| (p.name.as_str(), p.version.as_str())).collect())
+        .map(|old| {
+            old.packages
+                .iter()
+                .map(|p| (p.name.as_str(), p.version.as_str()))
+                .collect()
+        })
         .unwrap_or_default();
     let upgraded = snapshot.packages.iter().filter_map(|package| {
         let version = *before.get(package.name.as_str())?;
@@ -180,7 +185,10 @@ fn summary(snapshot: &Snapshot, old: Option<&Snapshot>, changed: bool, fetched: 
         bytes: snapshot.packages.iter().map(|package| package.size).sum(),
         fetched_packages: fetched.len(),
         fetched_bytes: fetched.iter().map(|package| package.size).sum(),
-        roles: Role::ALL.iter().map(|role| (*role, snapshot.of(*role).count())).collect(),
+        roles: Role::ALL
+            .iter()
+            .map(|role| (*role, snapshot.of(*role).count()))
+            .collect(),
         upgraded: upgraded.collect(),
     }
 }
@@ -295,13 +303,7 @@ fn take_indexes(store: &Store, lock: &Lock, listed: &[Listed]) -> Result<bool> {
 }
 
 /// Resolves the roles and looks every package up in the verified lists.
-fn resolve(
-    spec: &Spec,
-    store: &Store,
-    apt: &Apt,
-    listed: &[Listed],
-    tell: &mut dyn FnMut(Event),
-) -> Result<Snapshot> {
+fn resolve(spec: &Spec, store: &Store, apt: &Apt, listed: &[Listed], tell: &mut dyn FnMut(Event)) -> Result<Snapshot> {
     let mut wanted: BTreeMap<Identity, BTreeSet<Role>> = BTreeMap::new();
     for role in Role::ALL {
         let closure = apt.resolve(role, spec.packages.of(role))?;
@@ -335,8 +337,14 @@ fn resolve(
     let mut packages = Vec::new();
     for (identity, roles) in wanted {
         let (entry, suite, component) = found.remove(&identity).ok_or_else(|| {
-            let Identity { name, version, architecture } = &identity;
-            anyhow!(Refused(format!("apt chose {name} {version} {architecture}, which no verified list names")))
+            let Identity {
+                name,
+                version,
+                architecture,
+            } = &identity;
+            anyhow!(Refused(format!(
+                "apt chose {name} {version} {architecture}, which no verified list names"
+            )))
         })?;
         packages.push(SnapshotPackage {
             name: identity.name,
@@ -394,7 +402,9 @@ fn fetch(
         adopt_downloads(store, lock, downloads, &mut lacking, &mut done)?;
         tell(Event::Fetched { done, total });
         if lacking.len() > before.saturating_sub(batch.len()) {
-            let wrong = batch.iter().find(|one| lacking.values().any(|package| package.name == one.name));
+            let wrong = batch
+                .iter()
+                .find(|one| lacking.values().any(|package| package.name == one.name));
             return Err(anyhow!(Refused(format!(
                 "the mirror's {} is not the package that upstream's signed list names",
                 wrong.map_or("package", |one| one.name.as_str())

@@ -26,7 +26,8 @@ impl Screen {
     pub fn bytes(&self, what: &str, done: u64, total: u64) {
         if self.bar.length() != Some(total) {
             self.bar.set_length(total);
-            let style = ProgressStyle::with_template("{msg:24} {wide_bar} {bytes:>10} / {total_bytes} {binary_bytes_per_sec}");
+            let style =
+                ProgressStyle::with_template("{msg:24} {wide_bar} {bytes:>10} / {total_bytes} {binary_bytes_per_sec}");
             if let Ok(style) = style {
                 self.bar.set_style(style);
             }

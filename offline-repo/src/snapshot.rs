@@ -121,7 +121,10 @@ impl Snapshot {
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let snapshot: Self = serde_json::from_slice(bytes).context("the manifest is malformed")?;
         if snapshot.format != FORMAT {
-            bail!("the manifest has format {}, this program reads format {FORMAT}", snapshot.format);
+            bail!(
+                "the manifest has format {}, this program reads format {FORMAT}",
+                snapshot.format
+            );
         }
         let origins = snapshot.created_from.iter();
         let names = origins
@@ -175,7 +178,9 @@ impl Snapshot {
 
     /// The packages of a role.
     pub fn of(&self, role: Role) -> impl Iterator<Item = &SnapshotPackage> {
-        self.packages.iter().filter(move |package| package.roles.contains(&role))
+        self.packages
+            .iter()
+            .filter(move |package| package.roles.contains(&role))
     }
 
     /// The origin of a suite.

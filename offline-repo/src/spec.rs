@@ -121,7 +121,10 @@ impl Spec {
     pub fn parse(text: &str) -> Result<Self> {
         let spec: Self = toml::from_str(text)?;
         if !is_name(&spec.name) {
-            bail!("name = {:?}: use lower-case letters, digits, '.', '+' and '-'", spec.name);
+            bail!(
+                "name = {:?}: use lower-case letters, digits, '.', '+' and '-'",
+                spec.name
+            );
         }
         if !spec.architecture.bytes().all(|byte| byte.is_ascii_alphanumeric()) || spec.architecture.is_empty() {
             bail!("architecture = {:?} is no Debian architecture", spec.architecture);
@@ -135,10 +138,16 @@ impl Spec {
                 bail!("suite {:?}: {bad:?} is not a plain name", suite.name);
             }
             if suite.components.is_empty() || suite.signed_by.is_empty() {
-                bail!("suite {:?} needs at least one component and one key in signed_by", suite.name);
+                bail!(
+                    "suite {:?} needs at least one component and one key in signed_by",
+                    suite.name
+                );
             }
             if let Some(bad) = suite.signed_by.iter().find(|key| !is_fingerprint(key)) {
-                bail!("suite {:?}: {bad:?} is not a fingerprint (40 or 64 upper-case hexadecimal digits)", suite.name);
+                bail!(
+                    "suite {:?}: {bad:?} is not a fingerprint (40 or 64 upper-case hexadecimal digits)",
+                    suite.name
+                );
             }
         }
         for (index, suite) in spec.suite.iter().enumerate() {

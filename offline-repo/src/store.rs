@@ -290,7 +290,10 @@ mod tests {
         store.ingest(&lock, &mut &b"content"[..], &digest, 7, "it").unwrap();
         assert!(store.has(&digest, 7));
         store.check(&digest, 7).unwrap();
-        let left = walk(store.root()).into_iter().filter(|name| name.contains("incomplete")).count();
+        let left = walk(store.root())
+            .into_iter()
+            .filter(|name| name.contains("incomplete"))
+            .count();
         assert_eq!(left, 0);
     }
 

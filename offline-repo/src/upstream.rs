@@ -53,7 +53,11 @@ impl Policy {
         let key = |suite: &Suite| (suite.path.clone(), suite.name.clone());
         Self {
             keyring: spec.keyring.clone(),
-            signed_by: spec.suite.iter().map(|suite| (key(suite), suite.signed_by.clone())).collect(),
+            signed_by: spec
+                .suite
+                .iter()
+                .map(|suite| (key(suite), suite.signed_by.clone()))
+                .collect(),
         }
     }
 
@@ -246,7 +250,11 @@ pub fn read_index(
         if let Some(other) = found.get(&identity)
             && *other != entry
         {
-            bail!("{} {} is listed twice, with different contents", identity.name, identity.version);
+            bail!(
+                "{} {} is listed twice, with different contents",
+                identity.name,
+                identity.version
+            );
         }
         found.insert(identity, entry);
         Ok(())
@@ -336,7 +344,9 @@ fn verify_origin(
     let bytes = read(files, &origin.inrelease.file, LARGEST_INRELEASE)?;
     let inrelease = Sha256::of(&bytes);
     if (inrelease, bytes.len() as u64) != (origin.inrelease.sha256, origin.inrelease.size) {
-        return Err(no(format!("the kept InRelease of {suite} is not the one that the manifest names")));
+        return Err(no(format!(
+            "the kept InRelease of {suite} is not the one that the manifest names"
+        )));
     }
     let signed = verify_inrelease(policy, &origin.path, suite, &bytes, origin.signed_at)?;
     let said = (origin.date, origin.signed_at, &origin.signers);
@@ -353,9 +363,13 @@ fn verify_origin(
         packages: 0,
     };
     for index in &origin.packages {
-        let promise = promise(&signed.release, &index.component, &snapshot.architecture).map_err(|e| no(format!("{suite}: {e:#}")))?;
+        let promise = promise(&signed.release, &index.component, &snapshot.architecture)
+            .map_err(|e| no(format!("{suite}: {e:#}")))?;
         if (index.sha256, index.size) != (promise.compressed.sha256, promise.compressed.size) {
-            return Err(no(format!("the manifest's {} is not the one that {suite} signs", index.file)));
+            return Err(no(format!(
+                "the manifest's {} is not the one that {suite} signs",
+                index.file
+            )));
         }
         // Compared whole before a byte is unpacked, and held by the same bytes while it is.
         let compressed = read(files, &index.file, promise.compressed.size)?;
@@ -370,7 +384,9 @@ fn verify_origin(
             .filter(|package| package.suite == suite && package.component == index.component)
             .collect();
         let names: std::collections::HashSet<&str> = here.iter().map(|package| package.name.as_str()).collect();
-        let entries = read_index(&mut compressed.as_slice(), &promise.unpacked, &|name| names.contains(name))?;
+        let entries = read_index(&mut compressed.as_slice(), &promise.unpacked, &|name| {
+            names.contains(name)
+        })?;
         for package in here {
             let identity = Identity {
                 name: package.name.clone(),
@@ -394,7 +410,10 @@ fn verify_origin(
                     )));
                 }
                 None => {
-                    return Err(no(format!("{suite} does not list {} {}", package.name, package.version)));
+                    return Err(no(format!(
+                        "{suite} does not list {} {}",
+                        package.name, package.version
+                    )));
                 }
             }
         }
@@ -404,6 +423,8 @@ fn verify_origin(
 }
 
 fn read(files: &mut dyn ProofFiles, file: &str, limit: u64) -> Result<Vec<u8>> {
-    let mut reader = files.open(file).with_context(|| format!("cannot read the kept file {file}"))?;
+    let mut reader = files
+        .open(file)
+        .with_context(|| format!("cannot read the kept file {file}"))?;
     digest::read_to_limit(&mut reader, limit).with_context(|| format!("cannot read the kept file {file}"))
 }

@@ -2,6 +2,7 @@
 //! The journey: the stories across all rooms, told with the commands that a user types and with virtual machines.
 
 pub mod accel;
+pub mod bench;
 pub mod ledger;
 pub mod stick;
 pub mod story;

@@ -30,6 +30,8 @@ enum Story {
     Demo,
     /// The demonstration and every other story: reproducibility, CD, altered medium, power cut during installation
     Test,
+    /// Times and sizes as ratios beside a peer; needs what the demonstration made
+    Bench,
 }
 
 fn main() -> ExitCode {
@@ -43,6 +45,10 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<bool> {
     let shop = Workshop::open(&arguments.source, &arguments.out)?;
+    if arguments.story == Story::Bench {
+        journey::bench::run(&shop)?;
+        return Ok(true);
+    }
     let ledger = Ledger::open(&shop.out)?;
     // What failed stands in the table; a story that builds on it is not told.
     let told = tell(&shop, &ledger, arguments.story);

@@ -309,25 +309,34 @@ pub fn medium(shop: &Workshop, ledger: &Ledger) -> Result<()> {
         .file(&shop.repository(BASE.version).join("metadata/timestamp.json"))?;
     let iso = shop.iso();
     ledger.step("medium", "make the installation medium", inputs, &[&iso], || {
-        shop.program("bastide-iso")
-            .arg("assemble")
-            .arg("--build")
-            .arg(shop.build(BASE.version))
-            .arg("--repo")
-            .arg(shop.repository(BASE.version))
-            .arg("--work")
-            .arg(shop.at("work"))
-            .arg("--site")
-            .arg(shop.site())
-            .arg("--passphrase-file")
-            .arg(shop.passphrase())
-            .arg("--out")
-            .arg(&iso)
-            .run()?;
+        assemble(shop, &shop.build(BASE.version), &shop.at("work"), &iso)?;
         shop.program("bastide-iso").arg("inspect").arg(&iso).run()?;
         Ok(format!(
             "hybrid ISO, {} MB, signed",
             fs::metadata(&iso)?.len() / 1_000_000
         ))
     })
+}
+
+/// Assembles and signs the ISO of the first release.
+///
+/// # Errors
+/// When the command fails.
+pub fn assemble(shop: &Workshop, build: &Path, work: &Path, iso: &Path) -> Result<()> {
+    shop.program("bastide-iso")
+        .arg("assemble")
+        .arg("--build")
+        .arg(build)
+        .arg("--repo")
+        .arg(shop.repository(BASE.version))
+        .arg("--work")
+        .arg(work)
+        .arg("--site")
+        .arg(shop.site())
+        .arg("--passphrase-file")
+        .arg(shop.passphrase())
+        .arg("--out")
+        .arg(iso)
+        .run()?;
+    Ok(())
 }
