@@ -147,12 +147,3 @@ fn refusals(shop: &Workshop) -> Result<String> {
         FORGED.len()
     ))
 }
-
-/// The bytes of a next version of the site's root, signed by one of its custodians.
-///
-/// # Errors
-/// When the site or its key cannot be opened.
-pub fn next_root_signed_by_one(site: &Path, passphrase: &Path) -> Result<Vec<u8>> {
-    let _ = (site, passphrase);
-    anyhow::bail!("waits for the site's library")
-}
