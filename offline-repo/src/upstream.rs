@@ -27,6 +27,7 @@ use signing::output::Refused;
 use crate::control::{IndexFile, Release, Stanza, Stanzas, safe_path};
 use crate::snapshot::{Origin, Snapshot};
 use crate::spec::{Spec, Suite};
+use crate::tarindex::TarIndex;
 
 /// The largest `InRelease`; Debian's is 140 kB.
 pub const LARGEST_INRELEASE: u64 = 8 << 20;
@@ -279,6 +280,16 @@ pub struct Directory<'a>(pub &'a Path);
 impl ProofFiles for Directory<'_> {
     fn open(&mut self, file: &str) -> io::Result<Box<dyn Read + '_>> {
         Ok(Box::new(std::fs::File::open(self.0.join(file))?))
+    }
+}
+
+/// An `upstream.tar`, which holds a snapshot's directory.
+impl<R: Read + io::Seek> ProofFiles for TarIndex<R> {
+    fn open(&mut self, file: &str) -> io::Result<Box<dyn Read + '_>> {
+        match self.read(file)? {
+            Some(reader) => Ok(Box::new(reader)),
+            None => Err(io::Error::new(io::ErrorKind::NotFound, "the archive does not hold it")),
+        }
     }
 }
 
