@@ -1,3 +1,15 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! bastide-sign
-fn main() {}
+//! `bastide-sign`: parses the command line and calls the library.
+
+mod commands;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match commands::run(&commands::Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => signing::output::report("bastide-sign", &error),
+    }
+}

@@ -96,6 +96,12 @@ impl Passphrase {
         file.map_or_else(|| Self::ask(prompt), Self::from_file)
     }
 
+    /// Whether two passphrases are the same, as when one is typed twice.
+    #[must_use]
+    pub fn same_as(&self, other: &Self) -> bool {
+        self.0.len() == other.0.len() && openssl::memcmp::eq(&self.0, &other.0)
+    }
+
     /// The bytes, for the code that derives a key from them.
     pub(crate) fn expose(&self) -> &[u8] {
         &self.0

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The commands of `bastide-sign`.
+
+mod sign;
+mod site;
+mod verify;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use chrono::{DateTime, Utc};
+use clap::{Args, Parser, Subcommand};
+use signing::keys::Passphrase;
+
+/// Keys, signatures and their verification, for the vault
+#[derive(Parser)]
+#[command(
+    name = "bastide-sign",
+    version,
+    max_term_width = 80,
+    after_long_help = "\
+Private keys are written encrypted and opened with a passphrase, which is
+read from a file or the terminal, never from the command line.
+
+Exit status: 0 done, 1 failed, 2 wrong usage, 3 refused (a signature does not
+hold, or an existing site would be overwritten).
+
+Examples:
+  bastide-sign site init --dir site --name Demo --passphrase-file passphrase
+  bastide-sign site show --site site
+  bastide-sign verify openpgp --trust site/trust site/trust/root.json"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make, show and check the keys of a site
+    #[command(subcommand)]
+    Site(site::SiteCommand),
+    /// Sign a file with the site's OpenPGP release key
+    Openpgp(sign::OpenPgp),
+    /// Sign a UEFI boot image with the site's db key
+    Secureboot(sign::SecureBoot),
+    /// Verify signatures; no key is needed
+    #[command(subcommand)]
+    Verify(verify::VerifyCommand),
+}
+
+#[derive(Args)]
+struct PassphraseArgs {
+    /// File whose one line is the passphrase; asked on the terminal if not
+    /// given
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+}
+
+impl PassphraseArgs {
+    fn obtain(&self, prompt: &str) -> Result<Passphrase> {
+        Ok(Passphrase::obtain(self.passphrase_file.as_deref(), prompt)?)
+    }
+}
+
+/// Runs the command.
+pub fn run(cli: &Cli) -> Result<()> {
+    match &cli.command {
+        Command::Site(command) => site::run(command),
+        Command::Openpgp(command) => sign::openpgp(command),
+        Command::Secureboot(command) => sign::secure_boot(command),
+        Command::Verify(command) => verify::run(command),
+    }
+}
+
+fn time(text: &str) -> Result<DateTime<Utc>, String> {
+    DateTime::parse_from_rfc3339(text)
+        .map(Into::into)
+        .map_err(|_| "a time looks like 2026-11-22T12:00:00Z".to_owned())
+}
+
+fn open(path: &Path) -> Result<std::fs::File> {
+    std::fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))
+}

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! `bastide-sign openpgp` and `bastide-sign secureboot`.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use serde::Serialize;
+use signing::digest::{Sha256, read_bounded};
+use signing::secureboot::{sign_pe, verify_pe};
+use signing::site::Site;
+use signing::{durable, output};
+
+use super::{PassphraseArgs, open};
+
+/// The largest boot image; ours are a tenth of it.
+pub const MAX_IMAGE: u64 = 512 << 20;
+
+#[derive(Args)]
+#[command(after_long_help = "\
+GnuPG verifies the signature with the certificate trust/release.asc.
+
+Examples:
+  bastide-sign openpgp --site site --passphrase-file passphrase file
+  bastide-sign openpgp --site site --passphrase-file passphrase file \\
+    --out file.sig --json")]
+pub struct OpenPgp {
+    /// The site's directory
+    #[arg(long, value_name = "DIR")]
+    site: PathBuf,
+    /// File to sign
+    file: PathBuf,
+    /// Where the armored signature goes [default: FILE.asc]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+}
+
+#[derive(Args)]
+#[command(after_long_help = "\
+The signature carries no time: the same image and key give the same bytes.
+Firmware, and sbverify, verify it with the certificate trust/db.der.
+
+Examples:
+  bastide-sign secureboot --site site --passphrase-file passphrase \\
+    --in x.efi --out x.signed.efi")]
+pub struct SecureBoot {
+    /// The site's directory
+    #[arg(long, value_name = "DIR")]
+    site: PathBuf,
+    /// Unsigned boot image
+    #[arg(long = "in", value_name = "FILE")]
+    input: PathBuf,
+    /// Where the signed image goes
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+}
+
+#[derive(Serialize)]
+struct Signed<'a> {
+    file: &'a Path,
+    signature: &'a Path,
+    signer: &'a str,
+}
+
+pub fn openpgp(args: &OpenPgp) -> Result<()> {
+    let site = Site::open(&args.site)?;
+    let file = open(&args.file)?;
+    let out = args.out.clone().unwrap_or_else(|| signature_of(&args.file));
+    let passphrase = args.passphrase.obtain("Passphrase of the release key: ")?;
+    let signature = site
+        .release_key(&passphrase)?
+        .sign_detached(file)
+        .with_context(|| format!("cannot sign {}", args.file.display()))?;
+    durable::write(&out, signature.as_bytes()).with_context(|| format!("cannot write {}", out.display()))?;
+    let signer = &site.facts().release_openpgp;
+    if args.json {
+        return Ok(output::json(&Signed {
+            file: &args.file,
+            signature: &out,
+            signer,
+        })?);
+    }
+    Ok(output::line(&format!("{}: signature of {signer}", out.display()))?)
+}
+
+/// `FILE.asc`.
+pub fn signature_of(file: &Path) -> PathBuf {
+    let mut name = OsString::from(file);
+    name.push(".asc");
+    name.into()
+}
+
+#[derive(Serialize)]
+struct SignedImage<'a> {
+    image: &'a Path,
+    sha256: Sha256,
+    #[serde(flatten)]
+    signature: signing::secureboot::PeSignature,
+}
+
+pub fn secure_boot(args: &SecureBoot) -> Result<()> {
+    let site = Site::open(&args.site)?;
+    let image =
+        read_bounded(&args.input, MAX_IMAGE).with_context(|| format!("cannot read {}", args.input.display()))?;
+    let passphrase = args.passphrase.obtain("Passphrase of the db key: ")?;
+    let identity = site.db_key(&passphrase)?;
+    let signed = sign_pe(&image, &identity).with_context(|| format!("cannot sign {}", args.input.display()))?;
+    drop(image);
+    // A signature that does not verify must not leave the vault.
+    let signature = verify_pe(&signed, identity.certificate().to_der())
+        .with_context(|| format!("checking the signature just made of {}", args.input.display()))?;
+    durable::write(&args.out, &signed).with_context(|| format!("cannot write {}", args.out.display()))?;
+    if args.json {
+        return Ok(output::json(&SignedImage {
+            image: &args.out,
+            sha256: Sha256::of(&signed),
+            signature,
+        })?);
+    }
+    Ok(output::line(&format!(
+        "{}: signed by {:?}, Authenticode SHA-256 {}",
+        args.out.display(),
+        signature.signer,
+        signature.image_sha256
+    ))?)
+}

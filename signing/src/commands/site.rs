@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! `bastide-sign site`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use chrono::TimeDelta;
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use signing::keys::Passphrase;
+use signing::openpgp::verify_detached;
+use signing::secureboot::{Variable, verify_update};
+use signing::site::{Plan, Role, Site, SiteFacts, Trust, init};
+use signing::{clock, output};
+
+use super::PassphraseArgs;
+
+/// Metadata that never expires could be served for ever; longer than a century is a mistake.
+const MAX_ROOT_DAYS: i64 = 36_500;
+
+#[derive(Subcommand)]
+pub enum SiteCommand {
+    /// Make all keys of a new site and its trust directory
+    Init(Init),
+    /// Show what a site is: names, fingerprints, threshold
+    Show(Show),
+    /// Open every key and verify the trust directory
+    Check(Check),
+}
+
+#[derive(Args)]
+#[command(after_long_help = "\
+The site is made whole or not at all: an interrupted run leaves only a hidden
+directory, which is no site and which the next run throws away. An existing
+site is never touched.
+
+Examples:
+  bastide-sign site init --dir example --name Example --dry-run
+  bastide-sign site init --dir example --name Example \\
+    --passphrase-file passphrase --threshold 2 --keys 3")]
+pub struct Init {
+    /// Directory to make; it must not exist, or be empty
+    #[arg(long, visible_alias = "site", value_name = "DIR")]
+    dir: PathBuf,
+    /// The site's name, which stands in its certificates
+    #[arg(long)]
+    name: String,
+    /// Number of root keys
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    keys: usize,
+    /// How many root keys must sign a new root
+    #[arg(long, default_value_t = 2, value_name = "M")]
+    threshold: usize,
+    /// Days until the first root expires
+    #[arg(long, default_value_t = 1825, value_name = "DAYS")]
+    root_days: i64,
+    /// Check everything and print what would be made
+    #[arg(long)]
+    dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+}
+
+#[derive(Args)]
+#[command(after_long_help = "\
+Examples:
+  bastide-sign site show --site site
+  bastide-sign site show --site site --json")]
+pub struct Show {
+    /// The site's directory
+    #[arg(long, value_name = "DIR")]
+    site: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+#[command(after_long_help = "\
+Run it on a backup before you rely on it.
+
+Examples:
+  bastide-sign site check --site site --passphrase-file passphrase")]
+pub struct Check {
+    /// The site's directory
+    #[arg(long, value_name = "DIR")]
+    site: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+}
+
+pub fn run(command: &SiteCommand) -> Result<()> {
+    match command {
+        SiteCommand::Init(args) => make(args),
+        SiteCommand::Show(args) => {
+            let site = Site::open(&args.site)?;
+            show(&site, args.json)
+        }
+        SiteCommand::Check(args) => check(args),
+    }
+}
+
+#[derive(Serialize)]
+struct DryRun<'a> {
+    dry_run: bool,
+    plan: &'a Plan,
+    files: Vec<PathBuf>,
+}
+
+fn make(args: &Init) -> Result<()> {
+    ensure!(
+        (1..=MAX_ROOT_DAYS).contains(&args.root_days),
+        "--root-days must be between 1 and {MAX_ROOT_DAYS}"
+    );
+    let now = clock::now();
+    let plan = Plan {
+        directory: args.dir.clone(),
+        name: args.name.clone(),
+        keys: args.keys,
+        threshold: args.threshold,
+        root_expires: now + TimeDelta::days(args.root_days),
+    };
+    let files = plan.check(now)?;
+    if args.dry_run {
+        if args.json {
+            return Ok(output::json(&DryRun {
+                dry_run: true,
+                plan: &plan,
+                files,
+            })?);
+        }
+        output::line(&format!(
+            "would make the site {:?} ({} of {} root keys):",
+            plan.name, plan.threshold, plan.keys
+        ))?;
+        for file in files {
+            output::line(&format!("  {}", file.display()))?;
+        }
+        return Ok(());
+    }
+    let passphrase = new_passphrase(&args.passphrase)?;
+    let site = init(&plan, &passphrase, now, &mut |step| {
+        if !args.json {
+            eprintln!("making: {step}");
+        }
+    })?;
+    show(&site, args.json)
+}
+
+/// A passphrase for new keys: typed twice, as a typing error would lose them all.
+fn new_passphrase(args: &PassphraseArgs) -> Result<Passphrase> {
+    let first = args.obtain("Passphrase for the new keys: ")?;
+    if args.passphrase_file.is_none() && !first.same_as(&Passphrase::ask("The same again: ")?) {
+        bail!("the two passphrases differ; nothing was made");
+    }
+    Ok(first)
+}
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    directory: &'a Path,
+    trust: PathBuf,
+    #[serde(flatten)]
+    facts: &'a SiteFacts,
+}
+
+fn show(site: &Site, json: bool) -> Result<()> {
+    let facts = site.facts();
+    if json {
+        return Ok(output::json(&Shown {
+            directory: site.directory(),
+            trust: site.trust_dir(),
+            facts,
+        })?);
+    }
+    output::line(&format!(
+        "Site {:?}, made {}",
+        facts.name,
+        facts.created.format("%Y-%m-%d %H:%M:%S UTC")
+    ))?;
+    output::line(&format!("  trust directory  {}", site.trust_dir().display()))?;
+    output::line(&format!(
+        "  root threshold   {} of {}",
+        facts.threshold,
+        site.root_keys()
+    ))?;
+    for key in &facts.keys {
+        output::line(&format!("  {:<16} {}  {}", key.role, key.algorithm, key.keyid))?;
+    }
+    output::line(&format!("  OpenPGP release  {}", facts.release_openpgp))?;
+    let secure_boot = &facts.secure_boot;
+    for (name, fingerprint) in [
+        ("PK", secure_boot.pk_sha256),
+        ("KEK", secure_boot.kek_sha256),
+        ("db", secure_boot.db_sha256),
+    ] {
+        output::line(&format!("  {name:<16} RSA-3072 {fingerprint}"))?;
+    }
+    output::line(&format!("  owner GUID       {}", secure_boot.owner))?;
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct Checked {
+    site: PathBuf,
+    keys_opened: usize,
+    root_signed_by: String,
+}
+
+fn check(args: &Check) -> Result<()> {
+    let site = Site::open(&args.site)?;
+    let trust = Trust::open(&site.trust_dir())?;
+    let passphrase = args.passphrase.obtain("Passphrase of the site's keys: ")?;
+    let mut opened = 0;
+    for role in (1..=site.root_keys()).map(Role::Root).chain(Role::SINGLE) {
+        site.signer(role, &passphrase)?;
+        opened += 1;
+    }
+    for (variable, signer) in [
+        (Variable::Pk, Variable::Pk),
+        (Variable::Kek, Variable::Pk),
+        (Variable::Db, Variable::Kek),
+    ] {
+        site.secure_boot_key(variable, &passphrase)?;
+        opened += 1;
+        let update = trust.update(variable)?;
+        verify_update(variable, &update, &site.certificate(signer)?)
+            .with_context(|| format!("checking {}.auth", variable.name()))?;
+    }
+    // Signing something proves that the OpenPGP key opens; the signature is thrown away.
+    site.release_key(&passphrase)?.sign_detached(&b""[..])?;
+    let root = trust.root()?;
+    let signature = signing::digest::read_bounded(&trust.directory().join("root.json.asc"), 1 << 20)
+        .context("reading the root's OpenPGP signature")?;
+    let signers = verify_detached(&trust.release_keyring(), &root[..], &signature, clock::now())
+        .context("checking the root's OpenPGP signature")?;
+    let Some(signer) = signers
+        .first()
+        .filter(|signer| signer.fingerprint == site.facts().release_openpgp)
+    else {
+        bail!("release.asc holds another key than site.json records: restore the right file");
+    };
+    let checked = Checked {
+        site: args.site.clone(),
+        keys_opened: opened + 1,
+        root_signed_by: signer.fingerprint.clone(),
+    };
+    if args.json {
+        return Ok(output::json(&checked)?);
+    }
+    output::line(&format!(
+        "{}: {} keys open, the trust directory belongs to them",
+        args.site.display(),
+        checked.keys_opened
+    ))?;
+    Ok(())
+}
