@@ -21,7 +21,7 @@ use std::sync::Arc;
 use super::datastore::{Datastore, damaged, snapshot_name, timestamp_name};
 use super::error::TufError;
 use super::limits::{Limits, SameVersion};
-use super::model::{Header, MetaFile, Result, Root, SignedFile, Snapshot, Timestamp};
+use super::model::{Delegation, Header, MetaFile, Result, Root, SignedFile, Snapshot, Target, Timestamp};
 use super::source::Source;
 use super::trail::{Origin, Trail, TrailCheck, TrailFile};
 use crate::digest::Sha256;
@@ -94,6 +94,25 @@ impl<S: Source> Client<S> {
         self.update_snapshot(&timestamp.snapshot)?;
         self.load(&self.top())?;
         Ok(())
+    }
+
+    /// Updates the root alone.
+    pub(super) fn refresh_root(&mut self) -> Result<()> {
+        self.update_root()
+    }
+
+    /// The delegations of a role that was loaded.
+    pub(super) fn delegations_of(&self, role: &str) -> Vec<Delegation> {
+        let loaded = self.roles.get(role);
+        loaded
+            .map(|loaded| loaded.targets.delegations.clone())
+            .unwrap_or_default()
+    }
+
+    /// What a role that was loaded names, whether the search finds it there or not.
+    pub(super) fn targets_of(&self, role: &str) -> BTreeMap<String, Target> {
+        let loaded = self.roles.get(role);
+        loaded.map(|loaded| loaded.targets.targets.clone()).unwrap_or_default()
     }
 
     /// What was verified so far.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The Update Framework, specification 1.0.34: writing a repository's metadata and following it.
 //!
-//! [`author`] builds and signs metadata, [`client`] is the detailed client workflow of section 5, [`datastore`] what a client
+//! [`author`] builds and signs metadata, [`repository`] edits a repository on disk, [`client`] is the detailed client workflow of section 5, [`datastore`] what a client
 //! remembers, [`source`] where the bytes come from and [`trail`] the record of what was verified with which keys. Types for keys and for the metadata that is written are `tough`'s.
 
 pub mod author;
@@ -13,6 +13,7 @@ mod json;
 pub mod limits;
 mod model;
 pub mod names;
+pub mod repository;
 pub mod source;
 pub mod trail;
 
@@ -20,5 +21,6 @@ pub use client::{Client, VerifiedTarget};
 pub use datastore::Datastore;
 pub use error::TufError;
 pub use limits::Limits;
+pub use repository::Repository;
 pub use source::{DirectorySource, Source, SourceError};
 pub use trail::Trail;

@@ -39,7 +39,7 @@ pub struct VerifiedTarget {
 
 /// A targets role in memory.
 pub(super) struct Loaded {
-    targets: Targets,
+    pub(super) targets: Targets,
     /// Which delegations it was verified for: a role that is trusted by one delegator is not trusted by another.
     verified_for: BTreeSet<String>,
 }
