@@ -1,2 +1,11 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! installer
+//! The installer: lays a verified release down on a bare machine's disk, or leaves a disk that does not boot.
+//!
+//! [`answer`] and [`inventory`] are parsed at the edge, [`plan`] is pure, and only the steps behind it act.
+
+pub mod answer;
+pub mod disk;
+pub mod inventory;
+pub mod network;
+pub mod plan;
+pub mod steps;

@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! What the machine is made of: disks and what lies on them, memory, network cards, firmware.
+//!
+//! Attacks faced: a disk's model, serial number and labels come from foreign hardware and foreign installations, and end
+//! on screens, in questions and in the record. Defence: [`clean`] keeps printable ASCII of a bounded length. Contents are
+//! looked at by the probing tools of util-linux, read-only, and never mounted.
+//! Not defended: a disk that lies about its serial number or its size, and a bug in the kernel's drivers.
+
+mod disks;
+mod machine;
+mod signatures;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use disks::{Scan, disk_of_mount};
+pub use machine::{efi_byte, firmware};
+
+/// The machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inventory {
+    /// Who made it, which product, and its serial number, as the firmware says.
+    pub product: Vec<String>,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Processors that the system sees.
+    pub processors: usize,
+    /// The firmware.
+    pub firmware: Firmware,
+    /// The network cards.
+    pub cards: Vec<Card>,
+    /// The disks.
+    pub disks: Vec<Disk>,
+}
+
+/// The firmware's state, as far as it can be read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Firmware {
+    /// Whether it is UEFI.
+    pub uefi: bool,
+    /// Whether Secure Boot is enforced; `None` when the firmware does not say.
+    pub secure_boot: Option<bool>,
+    /// Whether it takes keys without a signature.
+    pub setup_mode: Option<bool>,
+}
+
+/// A network card.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Card {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub mac: String,
+    /// Its driver.
+    pub driver: Option<String>,
+    /// Whether a cable with a peer is in it; `None` when it is switched off.
+    pub carrier: Option<bool>,
+}
+
+/// A disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// Its device node.
+    pub path: PathBuf,
+    /// Its model.
+    pub model: Option<String>,
+    /// Its serial number.
+    pub serial: Option<String>,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The size of a sector that it can write.
+    pub sector: u64,
+    /// How it is attached: `sata`, `nvme`, `usb`, `virtio` ...
+    pub transport: Option<String>,
+    /// Its names below /dev/disk/by-path.
+    pub by_path: Vec<String>,
+    /// Whether it cannot be written.
+    pub read_only: bool,
+    /// Whether the installer runs from it.
+    pub medium: bool,
+    /// Where it or a part of it is mounted.
+    pub mounted: Vec<String>,
+    /// Kernel devices built on it or on a part of it: RAID arrays, volumes.
+    pub holders: Vec<String>,
+    /// Its partitions.
+    pub partitions: Vec<Partition>,
+    /// What was recognised on the disk and on its partitions.
+    pub signatures: Vec<Signature>,
+    /// Nothing was recognised, but its start or its end is not empty.
+    pub unrecognised: bool,
+}
+
+/// A partition of a disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Partition {
+    /// Its device node.
+    pub path: PathBuf,
+    /// Its number.
+    pub number: u32,
+    /// Where it starts, in bytes.
+    pub start: u64,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// Something that a disk says of itself in a few bytes: a table, an array's member, a file system.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signature {
+    /// The node on which it lies.
+    pub device: PathBuf,
+    /// Its kind, in the words of blkid.
+    pub kind: String,
+    /// Where it lies on the node, in bytes.
+    pub offset: u64,
+    /// Its label, the array's name, the volume group's name.
+    pub label: Option<String>,
+}
+
+impl Signature {
+    /// The kind in words.
+    #[must_use]
+    pub fn words(&self) -> &str {
+        match self.kind.as_str() {
+            "gpt" | "dos" | "PMBR" | "mac" | "sun" | "bsd" => "partition table",
+            "linux_raid_member" => "Linux software RAID member",
+            "ddf_raid_member" => "DDF RAID member",
+            "isw_raid_member" => "Intel RAID member",
+            kind if kind.ends_with("_raid_member") => "firmware RAID member",
+            "LVM2_member" | "LVM1_member" => "LVM physical volume",
+            "VMFS_volume_member" => "VMware VMFS volume",
+            "VMFS" => "VMware VMFS file system",
+            "crypto_LUKS" => "LUKS encrypted volume",
+            "zfs_member" => "ZFS pool member",
+            "ceph_bluestore" => "Ceph object store",
+            "drbd" => "DRBD replica",
+            "swap" => "swap space",
+            kind => kind,
+        }
+    }
+
+    /// Whether it only divides the disk and holds nothing itself.
+    #[must_use]
+    pub fn is_table(&self) -> bool {
+        matches!(self.kind.as_str(), "gpt" | "dos" | "PMBR" | "mac" | "sun" | "bsd")
+    }
+}
+
+impl std::fmt::Display for Signature {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.words(), self.kind)?;
+        if let Some(label) = &self.label {
+            write!(f, " {label:?}")?;
+        }
+        write!(f, " on {}", self.device.display())
+    }
+}
+
+impl Disk {
+    /// The disk as every message names it: model, serial number, size, node.
+    #[must_use]
+    pub fn title(&self) -> String {
+        format!(
+            "{} serial {} {} ({})",
+            self.model.as_deref().unwrap_or("disk of unknown model"),
+            self.serial.as_deref().unwrap_or("unknown"),
+            human_size(self.size),
+            self.path.display()
+        )
+    }
+
+    /// Whether something would be lost: a partition, a recognised content, or unrecognised bytes.
+    #[must_use]
+    pub fn holds_data(&self) -> bool {
+        self.unrecognised || !self.partitions.is_empty() || self.signatures.iter().any(|found| !found.is_table())
+    }
+
+    /// What it holds, in one line each.
+    #[must_use]
+    pub fn contents(&self) -> Vec<String> {
+        let mut lines: Vec<String> = self.signatures.iter().map(ToString::to_string).collect();
+        // A table has several signatures (front, back, protective), all of which are one thing to a reader.
+        lines.dedup();
+        if !self.partitions.is_empty() {
+            let noun = if self.partitions.len() == 1 { "partition" } else { "partitions" };
+            lines.insert(0, format!("{} {noun}", self.partitions.len()));
+        }
+        if self.unrecognised {
+            lines.push("unrecognised data".into());
+        }
+        lines
+    }
+}
+
+/// Takes stock of the machine.
+///
+/// # Errors
+/// When the disks cannot be listed or looked at. Nothing is guessed.
+pub fn take(scan: &Scan) -> anyhow::Result<Inventory> {
+    Ok(Inventory {
+        product: machine::product(),
+        memory: machine::memory(),
+        processors: machine::processors(),
+        firmware: firmware(Path::new(machine::EFI)),
+        cards: machine::cards(),
+        disks: disks::scan(scan)?,
+    })
+}
+
+/// The disks alone.
+///
+/// # Errors
+/// As [`take`].
+pub fn disks(scan: &Scan) -> anyhow::Result<Vec<Disk>> {
+    disks::scan(scan)
+}
+
+/// A text from foreign hardware, made safe for screens and records. `None` when nothing is left.
+#[must_use]
+pub fn clean(text: &str) -> Option<String> {
+    let mut cleaned: String = text
+        .trim_matches(|c: char| c.is_whitespace() || c == '\0')
+        .chars()
+        .take(128)
+        .map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' })
+        .collect();
+    cleaned.truncate(cleaned.trim_end().len());
+    (!cleaned.is_empty()).then_some(cleaned)
+}
+
+/// A size as disks are sold and as memory counts, so that either can be compared with a label.
+#[must_use]
+pub fn human_size(bytes: u64) -> String {
+    let scaled = |step: u64, units: [&str; 5]| {
+        let mut divisor = 1;
+        let mut unit = 0;
+        while bytes / divisor >= step && unit + 1 < units.len() {
+            divisor *= step;
+            unit += 1;
+        }
+        let tenths = u128::from(bytes) * 10 / u128::from(divisor);
+        if unit == 0 {
+            format!("{bytes} B")
+        } else {
+            format!("{}.{} {}", tenths / 10, tenths % 10, units[unit])
+        }
+    };
+    format!(
+        "{} ({})",
+        scaled(1000, ["B", "kB", "MB", "GB", "TB"]),
+        scaled(1024, ["B", "KiB", "MiB", "GiB", "TiB"])
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_text_cannot_move_the_cursor() {
+        assert_eq!(clean(" WD\u{1b}[2J\n1 \0").as_deref(), Some("WD?[2J?1"));
+        assert_eq!(clean(&"x".repeat(500)).unwrap().len(), 128);
+        assert_eq!(clean(" \0 "), None);
+    }
+
+    #[test]
+    fn sizes_are_told_in_both_measures() {
+        assert_eq!(human_size(480_103_981_056), "480.1 GB (447.1 GiB)");
+        assert_eq!(human_size(512), "512 B (512 B)");
+    }
+
+    #[test]
+    fn an_empty_table_is_no_data_but_a_partition_is() {
+        let mut disk = Disk {
+            signatures: vec![Signature {
+                kind: "gpt".into(),
+                ..Signature::default()
+            }],
+            ..Disk::default()
+        };
+        assert!(!disk.holds_data());
+        disk.partitions.push(Partition::default());
+        assert!(disk.holds_data());
+    }
+}

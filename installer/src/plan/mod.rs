@@ -1,0 +1,484 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The plan: from what the machine is, what the operator answered and what the medium carries, all that will be done, or
+//! every reason why nothing will.
+//!
+//! It is pure. A disk is chosen only if exactly one matches; it is written only if it is empty or its own serial number
+//! stands in the answer; the installer's medium and a disk in use are never written.
+
+use std::path::PathBuf;
+
+use hypervisor::layout::{self, Guid, PARTITIONS};
+use serde::{Deserialize, Serialize};
+use signing::digest::Sha256;
+use signing::release::{Part, PartFile, Version};
+
+use crate::answer::{Answer, DiskAnswer, Member, Then};
+use crate::inventory::{Disk, Firmware, Inventory, Signature, human_size};
+
+/// A reason why nothing is done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// No disk is as the answer says.
+    #[error("no disk matches the answer ({wanted}). The machine has: {present}. Correct [disk] in the answer")]
+    NoDisk {
+        /// What the answer asks for.
+        wanted: String,
+        /// What there is.
+        present: String,
+    },
+    /// Several disks are as the answer says.
+    #[error("{} disks match the answer ({wanted}): {}. Name one by disk.serial", .matching.len(), .matching.join(", "))]
+    ManyDisks {
+        /// What the answer asks for.
+        wanted: String,
+        /// Those that match.
+        matching: Vec<String>,
+    },
+    /// The installer runs from it.
+    #[error("{0} is the installer's own medium and is never written. Choose another disk")]
+    Medium(String),
+    /// It is mounted or used as swap.
+    #[error("{disk} is in use: {} is mounted from it. Unmount it or choose another disk", .mounted.join(", "))]
+    InUse {
+        /// The disk.
+        disk: String,
+        /// Where.
+        mounted: Vec<String>,
+    },
+    /// It cannot be written.
+    #[error("{0} is read-only. Remove its write protection or choose another disk")]
+    ReadOnly(String),
+    /// It is too small.
+    #[error("{disk} is too small: {} are needed. Choose a larger disk", human_size(*.need))]
+    TooSmall {
+        /// The disk.
+        disk: String,
+        /// Bytes needed.
+        need: u64,
+    },
+    /// Its sectors are of a size that the layout does not serve.
+    #[error("{disk} has sectors of {sector} bytes: 512 and 4096 are supported. Choose another disk")]
+    Sectors {
+        /// The disk.
+        disk: String,
+        /// Its sector size.
+        sector: u64,
+    },
+    /// It holds data and the answer does not allow to wipe it.
+    #[error(
+        "{disk} holds data: {}. If all of it may be destroyed, write {allow} into the answer",
+        .contents.join("; ")
+    )]
+    HoldsData {
+        /// The disk.
+        disk: String,
+        /// What it holds.
+        contents: Vec<String>,
+        /// The line that allows it.
+        allow: String,
+    },
+    /// The answer allows to wipe another disk.
+    #[error("disk.wipe is {wipe}, but the disk that matches is {disk}. Nothing is wiped: correct disk.wipe")]
+    OtherWipe {
+        /// The disk that matches.
+        disk: String,
+        /// The serial number in the answer.
+        wipe: String,
+    },
+    /// It has no serial number and holds data.
+    #[error("{0} holds data and has no serial number, so the answer cannot allow to wipe it. Empty it by hand first")]
+    Nameless(String),
+    /// A card that the answer names is not there.
+    #[error("no network card is {wanted}. The machine has: {present}. Correct {key} in the answer")]
+    NoCard {
+        /// The key.
+        key: String,
+        /// Its value.
+        wanted: String,
+        /// What there is.
+        present: String,
+    },
+    /// The machine does not start by UEFI.
+    #[error("this machine was not started by UEFI. Switch its firmware from BIOS or CSM to UEFI and start again")]
+    NoUefi,
+    /// Secure Boot will not be enforced.
+    #[error("secure_boot.require is set, but {0}")]
+    NoSecureBoot(&'static str),
+    /// The release does not fit into a slot.
+    #[error("the release's {part} has {size} bytes and its place on the disk {room}: this medium needs a newer layout")]
+    Release {
+        /// The part's file name.
+        part: &'static str,
+        /// Its size.
+        size: u64,
+        /// The room for it.
+        room: u64,
+    },
+    /// The release lacks a part.
+    #[error("the release on the medium has no {0}: the medium is not whole")]
+    NoPart(&'static str),
+}
+
+/// The release that will be laid down, from verified metadata.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseFacts {
+    /// Its version.
+    pub version: Version,
+    /// Its channel.
+    pub channel: String,
+    /// The root hash.
+    pub root_hash: Sha256,
+    /// Its parts.
+    pub parts: Vec<PartFile>,
+}
+
+impl ReleaseFacts {
+    /// One part.
+    ///
+    /// # Errors
+    /// When the release has no such part.
+    pub fn part(&self, part: Part) -> Result<&PartFile, PlanError> {
+        self.parts
+            .iter()
+            .find(|file| file.part == part)
+            .ok_or(PlanError::NoPart(part.file()))
+    }
+}
+
+/// All that will be done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The release.
+    pub release: ReleaseFacts,
+    /// The disk, with all that was found on it.
+    pub disk: Disk,
+    /// What will be wiped, by name; empty for an empty disk.
+    pub wipe: Vec<Signature>,
+    /// The new partitions.
+    pub partitions: Vec<NewPartition>,
+    /// What happens to the firmware's keys.
+    pub secure_boot: SecureBootPlan,
+    /// The host's name.
+    pub hostname: String,
+    /// The network in words, one line an interface.
+    pub network: Vec<String>,
+    /// How many keys may log in as root.
+    pub ssh_keys: usize,
+    /// What comes after.
+    pub then: Then,
+}
+
+/// A partition that will be made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewPartition {
+    /// Its number.
+    pub number: u32,
+    /// Its GPT name.
+    pub name: String,
+    /// Its type GUID.
+    pub kind: Guid,
+    /// Its unique GUID, where the release decides it.
+    pub guid: Option<Guid>,
+    /// Where it starts, in bytes.
+    pub start: u64,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// What happens to the firmware's keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SecureBootPlan {
+    /// The firmware is in setup mode: the site's keys are written.
+    Enrol,
+    /// It enforces Secure Boot already, and this installer was started under it.
+    Enforced,
+    /// Nothing is done.
+    Leave,
+}
+
+impl Plan {
+    /// Makes the plan.
+    ///
+    /// # Errors
+    /// Every reason why nothing is done; see [`PlanError`].
+    pub fn new(inventory: &Inventory, answer: &Answer, release: &ReleaseFacts) -> Result<Self, PlanError> {
+        if !inventory.firmware.uefi {
+            return Err(PlanError::NoUefi);
+        }
+        let disk = choose(&inventory.disks, &answer.disk)?;
+        check_disk(disk, &answer.disk)?;
+        check_release(release)?;
+        check_cards(inventory, answer)?;
+        Ok(Self {
+            release: release.clone(),
+            disk: disk.clone(),
+            wipe: disk.signatures.clone(),
+            partitions: partitions(disk, release),
+            secure_boot: secure_boot(inventory.firmware, answer)?,
+            hostname: answer.network.hostname.to_string(),
+            network: answer.network.interface.iter().map(crate::network::words).collect(),
+            ssh_keys: answer.admin.ssh_keys.len(),
+            then: answer.installer.reboot,
+        })
+    }
+
+    /// One of the new partitions.
+    #[must_use]
+    pub fn partition(&self, name: &str) -> Option<&NewPartition> {
+        self.partitions.iter().find(|partition| partition.name == name)
+    }
+
+    /// The plan as an operator reads it before anything is done.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = vec![
+            format!("Release   {} ({})", self.release.version, self.release.channel),
+            format!("Disk      {}", self.disk.title()),
+        ];
+        if self.disk.holds_data() {
+            lines.extend(self.disk.contents().iter().map(|line| format!("  wiped   {line}")));
+            lines.extend(self.disk.holders.iter().map(|name| format!("  stopped {name}")));
+        } else {
+            lines.push("  empty   nothing is lost".into());
+        }
+        lines.extend(self.partitions.iter().map(|partition| {
+            format!(
+                "  made    {} {} {}",
+                partition.number,
+                partition.name,
+                human_size(partition.size)
+            )
+        }));
+        lines.push(format!("Host name {}", self.hostname));
+        if self.network.is_empty() {
+            lines.push("Network   none".into());
+        }
+        lines.extend(self.network.iter().map(|line| format!("Network   {line}")));
+        lines.push(format!(
+            "Access    {} ssh key{} for root, no password",
+            self.ssh_keys,
+            if self.ssh_keys == 1 { "" } else { "s" }
+        ));
+        lines.push(format!(
+            "Firmware  {}",
+            match self.secure_boot {
+                SecureBootPlan::Enrol => "setup mode: the site's Secure Boot keys are written",
+                SecureBootPlan::Enforced => "Secure Boot is enforced",
+                SecureBootPlan::Leave => "Secure Boot is NOT enforced and stays so",
+            }
+        ));
+        lines
+    }
+}
+
+fn choose<'a>(disks: &'a [Disk], wanted: &DiskAnswer) -> Result<&'a Disk, PlanError> {
+    let matching: Vec<&Disk> = disks.iter().filter(|disk| matches(disk, wanted)).collect();
+    match matching.as_slice() {
+        [disk] => Ok(disk),
+        [] => Err(PlanError::NoDisk {
+            wanted: words(wanted),
+            present: list(disks.iter().map(Disk::title)),
+        }),
+        // The medium does not compete with a disk that can be meant, but it is never chosen by being alone either.
+        several => match several.iter().filter(|disk| !disk.medium).collect::<Vec<_>>().as_slice() {
+            [disk] => Ok(disk),
+            _ => Err(PlanError::ManyDisks {
+                wanted: words(wanted),
+                matching: several.iter().map(|disk| disk.title()).collect(),
+            }),
+        },
+    }
+}
+
+fn matches(disk: &Disk, wanted: &DiskAnswer) -> bool {
+    let same = |wanted: &Option<crate::answer::Selector>, own: Option<&str>| {
+        wanted.as_ref().is_none_or(|wanted| own == Some(wanted.as_str()))
+    };
+    let path = wanted.by_path.as_ref().is_none_or(|path| {
+        let name = path.as_str().trim_start_matches("/dev/disk/by-path/");
+        disk.by_path.iter().any(|own| own == name)
+    });
+    same(&wanted.serial, disk.serial.as_deref())
+        && same(&wanted.model, disk.model.as_deref())
+        && path
+        && wanted.min_size.as_ref().is_none_or(|least| disk.size >= least.bytes())
+        && wanted.max_size.as_ref().is_none_or(|greatest| disk.size <= greatest.bytes())
+}
+
+fn words(wanted: &DiskAnswer) -> String {
+    let text = |name: &str, value: Option<String>| value.map(|value| format!("{name} {value}"));
+    let parts = [
+        text("serial", wanted.serial.as_ref().map(ToString::to_string)),
+        text("model", wanted.model.as_ref().map(ToString::to_string)),
+        text("by_path", wanted.by_path.as_ref().map(ToString::to_string)),
+        text("min_size", wanted.min_size.as_ref().map(ToString::to_string)),
+        text("max_size", wanted.max_size.as_ref().map(ToString::to_string)),
+    ];
+    list(parts.into_iter().flatten())
+}
+
+fn list(items: impl Iterator<Item = String>) -> String {
+    let items: Vec<String> = items.collect();
+    if items.is_empty() { "none".into() } else { items.join(", ") }
+}
+
+fn check_disk(disk: &Disk, wanted: &DiskAnswer) -> Result<(), PlanError> {
+    let title = disk.title();
+    if disk.medium {
+        return Err(PlanError::Medium(title));
+    }
+    if !disk.mounted.is_empty() {
+        return Err(PlanError::InUse {
+            disk: title,
+            mounted: disk.mounted.clone(),
+        });
+    }
+    if disk.read_only {
+        return Err(PlanError::ReadOnly(title));
+    }
+    if !matches!(disk.sector, 512 | 4096) {
+        return Err(PlanError::Sectors {
+            disk: title,
+            sector: disk.sector,
+        });
+    }
+    if disk.size < layout::minimum_disk() {
+        return Err(PlanError::TooSmall {
+            disk: title,
+            need: layout::minimum_disk(),
+        });
+    }
+    let own = disk.serial.as_deref();
+    if let Some(wipe) = &wanted.wipe
+        && own != Some(wipe.as_str())
+    {
+        return Err(PlanError::OtherWipe {
+            disk: title,
+            wipe: wipe.to_string(),
+        });
+    }
+    if disk.holds_data() && wanted.wipe.is_none() {
+        return Err(match own {
+            None => PlanError::Nameless(title),
+            Some(serial) => PlanError::HoldsData {
+                disk: title,
+                contents: disk.contents(),
+                allow: format!("disk.wipe = {serial:?}"),
+            },
+        });
+    }
+    Ok(())
+}
+
+fn check_release(release: &ReleaseFacts) -> Result<(), PlanError> {
+    for (part, room) in [
+        (Part::Root, layout::ROOT_SIZE),
+        (Part::Verity, layout::VERITY_SIZE),
+        // Two slots and the copy under the fallback name, in a file system that needs some room itself.
+        (Part::Xen, layout::ESP_SIZE / 4),
+    ] {
+        let size = release.part(part)?.size;
+        if size == 0 || size > room {
+            return Err(PlanError::Release {
+                part: part.file(),
+                size,
+                room,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn check_cards(inventory: &Inventory, answer: &Answer) -> Result<(), PlanError> {
+    let missing = |key: String, wanted: &Member| {
+        let text = match wanted {
+            Member::Mac(mac) => mac.to_string(),
+            Member::Name(name) => name.to_string(),
+        };
+        let present = inventory.cards.iter().any(|card| match wanted {
+            Member::Mac(_) => card.mac.eq_ignore_ascii_case(&text),
+            Member::Name(_) => card.name == text,
+        });
+        if present {
+            return Ok(());
+        }
+        Err(PlanError::NoCard {
+            key,
+            wanted: text,
+            present: list(inventory.cards.iter().map(|card| format!("{} {}", card.name, card.mac))),
+        })
+    };
+    for (index, interface) in answer.network.interface.iter().enumerate() {
+        let key = |name: &str| format!("network.interface[{index}].{name}");
+        match (&interface.bond, &interface.name, &interface.mac) {
+            (Some(bond), ..) => {
+                for member in &bond.members {
+                    missing(key("bond.members"), member)?;
+                }
+            }
+            // A VLAN or an address may also lie on a bond that another entry makes.
+            (None, Some(name), _) if is_bond(answer, name) => {}
+            (None, Some(name), _) => missing(key("name"), &Member::Name(name.clone()))?,
+            (None, None, Some(mac)) => missing(key("mac"), &Member::Mac(*mac))?,
+            (None, None, None) => {}
+        }
+    }
+    Ok(())
+}
+
+fn is_bond(answer: &Answer, name: &crate::answer::Interface) -> bool {
+    let bonds = answer.network.interface.iter().filter(|other| other.bond.is_some());
+    bonds.filter_map(|bond| bond.name.as_ref()).any(|bond| bond == name)
+}
+
+fn secure_boot(firmware: Firmware, answer: &Answer) -> Result<SecureBootPlan, PlanError> {
+    let plan = match (firmware.setup_mode, firmware.secure_boot) {
+        (Some(true), _) if answer.secure_boot.enrol => SecureBootPlan::Enrol,
+        (_, Some(true)) => SecureBootPlan::Enforced,
+        _ => SecureBootPlan::Leave,
+    };
+    if answer.secure_boot.require && plan == SecureBootPlan::Leave {
+        return Err(PlanError::NoSecureBoot(match firmware.setup_mode {
+            Some(true) => "secure_boot.enrol is not: set it, and the site's keys are written",
+            Some(false) => "Secure Boot is switched off in the firmware: switch it on",
+            None => "the firmware does not say whether it can do it",
+        }));
+    }
+    Ok(plan)
+}
+
+fn partitions(disk: &Disk, release: &ReleaseFacts) -> Vec<NewPartition> {
+    let mut start = layout::ALIGNMENT;
+    let end = (disk.size - layout::ALIGNMENT) / layout::ALIGNMENT * layout::ALIGNMENT;
+    PARTITIONS
+        .iter()
+        .map(|planned| {
+            let size = planned.size.unwrap_or_else(|| end.saturating_sub(start));
+            let made = NewPartition {
+                number: planned.number,
+                name: planned.name.to_owned(),
+                kind: planned.kind.parse().unwrap_or(Guid([0; 16])),
+                guid: match planned.name {
+                    name if name == layout::Slot::A.root_name() => Some(layout::root_guid(&release.root_hash)),
+                    name if name == layout::Slot::A.verity_name() => Some(layout::verity_guid(&release.root_hash)),
+                    _ => None,
+                },
+                start,
+                size,
+            };
+            start += size;
+            made
+        })
+        .collect()
+}
+
+/// The node of the disk, which every later step opens.
+impl AsRef<PathBuf> for Plan {
+    fn as_ref(&self) -> &PathBuf {
+        &self.disk.path
+    }
+}
+
+#[cfg(test)]
+mod tests;
