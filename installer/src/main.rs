@@ -1,3 +1,14 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! bastide-install
-fn main() {}
+//! The command line of the installer.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use installer::cli::Cli;
+
+fn main() -> ExitCode {
+    match Cli::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => signing::output::report("bastide-install", &error),
+    }
+}

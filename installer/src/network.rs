@@ -17,7 +17,10 @@ pub fn words(interface: &InterfaceAnswer) -> String {
     let mut text = base_name(interface);
     if let Some(bond) = &interface.bond {
         let members: Vec<String> = bond.members.iter().map(member_name).collect();
-        append(&mut text, &format!(" = bond of {} ({})", members.join(" + "), bond.mode.name()));
+        append(
+            &mut text,
+            &format!(" = bond of {} ({})", members.join(" + "), bond.mode.name()),
+        );
     }
     if let Some(vlan) = interface.vlan {
         append(&mut text, &format!(", VLAN {vlan}"));
@@ -66,7 +69,11 @@ pub fn render(answer: &Answer) -> BTreeMap<String, String> {
         if !link.network.iter().any(|line| line.starts_with("DHCP=")) {
             append(&mut text, "DHCP=no\nIPv6AcceptRA=no\n");
         }
-        if !link.network.iter().any(|line| line.starts_with("Address=") || line.starts_with("DHCP=")) {
+        if !link
+            .network
+            .iter()
+            .any(|line| line.starts_with("Address=") || line.starts_with("DHCP="))
+        {
             append(&mut text, "LinkLocalAddressing=no\n");
         }
         for line in &link.network {
@@ -75,6 +82,14 @@ pub fn render(answer: &Answer) -> BTreeMap<String, String> {
         files.insert(format!("{order}-{name}.network"), text);
     }
     files
+}
+
+/// The resolver's file, for an image without a resolver service: the answer's name servers, if it names any.
+#[must_use]
+pub fn resolv_conf(answer: &Answer) -> Option<String> {
+    let servers = answer.network.interface.iter().flat_map(|interface| &interface.dns);
+    let text: String = servers.map(|server| format!("nameserver {server}\n")).collect();
+    (!text.is_empty()).then_some(text)
 }
 
 /// One link of the kernel and what its files say.
@@ -135,9 +150,12 @@ fn add(links: &mut BTreeMap<String, Link>, interface: &InterfaceAnswer) {
     let Some(link) = links.get_mut(&top) else {
         return;
     };
-    link.network.extend(interface.all_addresses().map(|address| format!("Address={address}")));
-    link.network.extend(interface.gateway.map(|gateway| format!("Gateway={gateway}")));
-    link.network.extend(interface.dns.iter().map(|server| format!("DNS={server}")));
+    link.network
+        .extend(interface.all_addresses().map(|address| format!("Address={address}")));
+    link.network
+        .extend(interface.gateway.map(|gateway| format!("Gateway={gateway}")));
+    link.network
+        .extend(interface.dns.iter().map(|server| format!("DNS={server}")));
     if interface.dhcp {
         link.network.push("DHCP=yes".into());
     }
@@ -215,7 +233,10 @@ mod tests {
             ["10-525400123456.network", "40-xenbr0.netdev", "40-xenbr0.network"]
         );
         let card = &files["10-525400123456.network"];
-        assert!(card.contains("MACAddress=52:54:00:12:34:56\nType=ether\nKind=!*\n"), "{card}");
+        assert!(
+            card.contains("MACAddress=52:54:00:12:34:56\nType=ether\nKind=!*\n"),
+            "{card}"
+        );
         assert!(card.contains("Bridge=xenbr0") && !card.contains("Address=10"), "{card}");
         let bridge = &files["40-xenbr0.network"];
         for line in ["Address=10.0.2.15/24", "Gateway=10.0.2.2", "DNS=10.0.2.3", "DHCP=no"] {

@@ -40,7 +40,7 @@ pub enum Step {
     /// The state partition, with the host's configuration and the signed record.
     WriteState,
     /// The boot images get their names: from here on the disk boots.
-    Activate,
+    BootFiles,
 }
 
 impl Step {
@@ -58,7 +58,7 @@ impl Step {
         Self::EnrolKeys,
         Self::BootEntry,
         Self::WriteState,
-        Self::Activate,
+        Self::BootFiles,
     ];
 
     /// The step in words.
@@ -77,7 +77,7 @@ impl Step {
             Self::EnrolKeys => "Enrol the Secure Boot keys",
             Self::BootEntry => "Write the boot entry",
             Self::WriteState => "Write the state partition",
-            Self::Activate => "Make the disk bootable",
+            Self::BootFiles => "Make the disk bootable",
         }
     }
 }
@@ -171,7 +171,11 @@ impl<W: Write> Sink for Text<W> {
                 }
                 _ => format!("  {}", event.detail),
             },
-            State::Done => format!("  done{}{}", if event.detail.is_empty() { "" } else { ": " }, event.detail),
+            State::Done => format!(
+                "  done{}{}",
+                if event.detail.is_empty() { "" } else { ": " },
+                event.detail
+            ),
             State::Failed => format!("  FAILED: {}", event.detail),
         };
         drop(writeln!(self.out, "{line}").and_then(|()| self.out.flush()));
@@ -197,7 +201,10 @@ impl Sink for Memory {
     fn event(&mut self, event: &Event) {
         if let Ok(mut events) = self.0.lock() {
             let replaces = |last: &Event| {
-                last.state == State::Progress && last.total.is_some() && last.step == event.step && event.total.is_some()
+                last.state == State::Progress
+                    && last.total.is_some()
+                    && last.step == event.step
+                    && event.total.is_some()
             };
             if event.state == State::Progress && events.back().is_some_and(replaces) {
                 events.pop_back();
@@ -305,7 +312,11 @@ mod tests {
             .unwrap();
         let error = reporter.step(Step::ReadBack, |_| Err::<(), _>(anyhow::anyhow!("no luck")));
         assert_eq!(format!("{:#}", error.unwrap_err()), "read everything back: no luck");
-        let states: Vec<_> = memory.events().into_iter().map(|event| (event.state, event.detail)).collect();
+        let states: Vec<_> = memory
+            .events()
+            .into_iter()
+            .map(|event| (event.state, event.detail))
+            .collect();
         assert_eq!(
             states,
             [

@@ -244,7 +244,7 @@ const fn yes() -> bool {
 pub struct InstallerAnswer {
     /// What comes after a whole installation.
     #[serde(default)]
-    pub reboot: Then,
+    pub finish: Then,
     /// Opens a root shell on the ninth console. For faults only.
     #[serde(default)]
     pub shell: bool,
@@ -346,10 +346,7 @@ impl Answer {
         if let (Some(least), Some(greatest)) = (&disk.min_size, &disk.max_size)
             && least.bytes() > greatest.bytes()
         {
-            say(
-                "disk.max_size".into(),
-                format!("is less than disk.min_size ({least})"),
-            );
+            say("disk.max_size".into(), format!("is less than disk.min_size ({least})"));
         }
         if let (Some(serial), Some(wipe)) = (&disk.serial, &disk.wipe)
             && serial != wipe
@@ -360,7 +357,10 @@ impl Answer {
             );
         }
         if self.network.interface.len() > INTERFACES {
-            say("network.interface".into(), format!("has more than {INTERFACES} entries"));
+            say(
+                "network.interface".into(),
+                format!("has more than {INTERFACES} entries"),
+            );
         }
         for (index, interface) in self.network.interface.iter().enumerate() {
             interface.check(&format!("network.interface[{index}]"), &mut say);
@@ -384,7 +384,10 @@ impl InterfaceAnswer {
                     say(key("name"), "is missing: a bond needs a name, such as bond0".into());
                 }
                 if mac.is_some() {
-                    say(key("mac"), "does not go with bond: name its cards in bond.members".into());
+                    say(
+                        key("mac"),
+                        "does not go with bond: name its cards in bond.members".into(),
+                    );
                 }
                 let distinct: BTreeSet<_> = bond.members.iter().collect();
                 if distinct.len() < 2 || distinct.len() != bond.members.len() {
@@ -453,7 +456,10 @@ fn check_between(interfaces: &[InterfaceAnswer], say: &mut impl FnMut(String, St
         }
         bridges += usize::from(interface.bridge);
         if bridges > 1 && interface.bridge {
-            say(format!("{place}.bridge"), "there is one bridge: set it on one interface".into());
+            say(
+                format!("{place}.bridge"),
+                "there is one bridge: set it on one interface".into(),
+            );
         }
         if let Some(gateway) = interface.gateway
             && !gateways.insert(gateway.is_ipv4())
@@ -466,7 +472,10 @@ fn check_between(interfaces: &[InterfaceAnswer], say: &mut impl FnMut(String, St
     }
     for (base, _) in &tops {
         if cards.contains(base) {
-            say("network.interface".into(), format!("{base} is a member of a bond and used alone"));
+            say(
+                "network.interface".into(),
+                format!("{base} is a member of a bond and used alone"),
+            );
         }
     }
 }

@@ -21,7 +21,7 @@ fn the_least_answer_is_a_disk_and_a_name() {
     let answer = parse("[disk]\nserial = \"S1\"\n[network]\nhostname = \"Host-1\"\n").unwrap();
     assert_eq!(answer.network.hostname.to_string(), "host-1");
     assert!(answer.secure_boot.enrol && !answer.secure_boot.require);
-    assert_eq!(answer.installer.reboot, Then::Reboot);
+    assert_eq!(answer.installer.finish, Then::Reboot);
     assert!(!answer.installer.shell && answer.admin.ssh_keys.is_empty());
 }
 
@@ -85,10 +85,21 @@ fn hostile_values_are_refused() {
         let text = format!("[disk]\nserial = \"S1\"\n[network]\nhostname = \"{hostname}\"\n");
         assert!(parse(&text).is_err(), "{hostname}");
     }
-    for disk in ["", "max_size = \"1 TB\"", "serial = \"\"", "serial = \" S1\"", "serial = \"a\\u0007\"", "min_size = \"8\"",
-        "min_size = \"99999999999999 TiB\"", "min_size = \"2 TB\"\nmax_size = \"1 TB\"", "serial = \"S1\"\nwipe = \"S2\""]
-    {
-        assert!(parse(&format!("[disk]\n{disk}\n[network]\nhostname = \"h\"\n")).is_err(), "{disk}");
+    for disk in [
+        "",
+        "max_size = \"1 TB\"",
+        "serial = \"\"",
+        "serial = \" S1\"",
+        "serial = \"a\\u0007\"",
+        "min_size = \"8\"",
+        "min_size = \"99999999999999 TiB\"",
+        "min_size = \"2 TB\"\nmax_size = \"1 TB\"",
+        "serial = \"S1\"\nwipe = \"S2\"",
+    ] {
+        assert!(
+            parse(&format!("[disk]\n{disk}\n[network]\nhostname = \"h\"\n")).is_err(),
+            "{disk}"
+        );
     }
 }
 
@@ -145,7 +156,11 @@ fn every_problem_names_its_key() {
 #[test]
 fn the_published_schema_is_the_code() {
     let published = include_str!("../../answer.schema.json");
-    assert_eq!(published, schema().unwrap(), "run: bastide-install schema > installer/answer.schema.json");
+    assert_eq!(
+        published,
+        schema().unwrap(),
+        "run: bastide-install schema > installer/answer.schema.json"
+    );
 }
 
 #[test]

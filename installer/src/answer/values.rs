@@ -210,7 +210,11 @@ impl FromStr for MacAddress {
                 .ok_or_else(no)?;
             *byte = u8::from_str_radix(pair, 16).map_err(|_| no())?;
         }
-        if pairs.next().is_some() { Err(no()) } else { Ok(Self(bytes)) }
+        if pairs.next().is_some() {
+            Err(no())
+        } else {
+            Ok(Self(bytes))
+        }
     }
 }
 
@@ -253,7 +257,12 @@ fn same(one: u128, other: u128, width: u32, length: u8) -> bool {
 impl FromStr for Prefix {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let no = || format!("{} is not an address with its prefix length, as in 10.0.2.15/24", quote(text));
+        let no = || {
+            format!(
+                "{} is not an address with its prefix length, as in 10.0.2.15/24",
+                quote(text)
+            )
+        };
         let (address, length) = text.split_once('/').ok_or_else(no)?;
         let address: IpAddr = address.parse().map_err(|_| no())?;
         let digits = !length.is_empty() && length.len() <= 3 && length.bytes().all(|byte| byte.is_ascii_digit());

@@ -12,6 +12,7 @@ mod table;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -111,13 +112,8 @@ impl Target {
     ///
     /// # Errors
     /// When the kernel refuses.
-    #[allow(unsafe_code)]
     pub fn forget(&self) -> Result<()> {
-        use std::os::fd::AsRawFd;
-        // SAFETY: the descriptor is open as long as `self`, and the request takes no argument.
-        unsafe { ioctl::flush_buffers(self.file.as_raw_fd()) }
-            .map(drop)
-            .with_context(|| format!("cannot drop the cache of {}", self.path.display()))
+        flush(&self.file, &self.path)
     }
 
     /// Reads a range past all caches (`O_DIRECT`) and returns its digest.
@@ -126,7 +122,7 @@ impl Target {
     /// When the disk cannot be read so.
     pub fn read_back(&self, start: u64, length: u64, mut progress: impl FnMut(u64)) -> Result<Sha256> {
         self.forget()?;
-        let read = || -> io::Result<Sha256> {
+        let mut read = || -> io::Result<Sha256> {
             let mut file = OpenOptions::new()
                 .read(true)
                 .custom_flags(libc::O_DIRECT | libc::O_CLOEXEC)
@@ -179,6 +175,23 @@ impl Target {
 
 /// The largest alignment that a direct read may need: a sector of 4096 bytes.
 const ALIGN: usize = 4096;
+
+/// Forgets what memory holds of a device.
+///
+/// # Errors
+/// When it cannot be opened or the kernel refuses.
+pub fn forget(node: &Path) -> Result<()> {
+    let file = File::open(node).with_context(|| format!("cannot open {}", node.display()))?;
+    flush(&file, node)
+}
+
+#[allow(unsafe_code)]
+fn flush(file: &File, path: &Path) -> Result<()> {
+    // SAFETY: the descriptor is open as long as `file`, and the request takes no argument.
+    unsafe { ioctl::flush_buffers(file.as_raw_fd()) }
+        .map(drop)
+        .with_context(|| format!("cannot drop the cache of {}", path.display()))
+}
 
 /// A writer for a part of a disk.
 pub struct Region<'a> {

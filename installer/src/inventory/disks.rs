@@ -85,11 +85,7 @@ fn look(
     let mut disk = Disk {
         path: listed.path.clone(),
         model: listed.model.as_deref().and_then(clean).or_else(|| model(&sysfs)),
-        serial: listed
-            .serial
-            .as_deref()
-            .and_then(clean)
-            .or_else(|| serial(&sysfs)),
+        serial: listed.serial.as_deref().and_then(clean).or_else(|| serial(&sysfs)),
         size,
         sector: listed.sector.unwrap_or(512),
         transport: listed.tran.as_deref().and_then(clean).or_else(|| transport(&sysfs)),

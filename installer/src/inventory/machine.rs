@@ -69,7 +69,10 @@ pub fn firmware(efi: &Path) -> Firmware {
 /// The one byte of a global variable: efivarfs puts four bytes of attributes before the value.
 #[must_use]
 pub fn efi_byte(variables: &Path, name: &str) -> Option<u8> {
-    match fs::read(variables.join(format!("{name}-{EFI_GLOBAL}"))).ok()?.as_slice() {
+    match fs::read(variables.join(format!("{name}-{EFI_GLOBAL}")))
+        .ok()?
+        .as_slice()
+    {
         [_, _, _, _, value] => Some(*value),
         _ => None,
     }

@@ -182,7 +182,11 @@ impl Disk {
         // A table has several signatures (front, back, protective), all of which are one thing to a reader.
         lines.dedup();
         if !self.partitions.is_empty() {
-            let noun = if self.partitions.len() == 1 { "partition" } else { "partitions" };
+            let noun = if self.partitions.len() == 1 {
+                "partition"
+            } else {
+                "partitions"
+            };
             lines.insert(0, format!("{} {noun}", self.partitions.len()));
         }
         if self.unrecognised {

@@ -119,7 +119,8 @@ mod tests {
     #[test]
     fn understands_wipefs_and_its_silence() {
         let node = Path::new("/dev/x");
-        let said = br#"{"signatures":[{"device":"x","offset":"0x438","type":"ext4","uuid":"u","label":"a\u001b[2Jb"}]}"#;
+        let said =
+            br#"{"signatures":[{"device":"x","offset":"0x438","type":"ext4","uuid":"u","label":"a\u001b[2Jb"}]}"#;
         let found = parse(node, said).unwrap();
         assert_eq!((found[0].offset, found[0].label.as_deref()), (0x438, Some("a?[2Jb")));
         assert!(parse(node, b"\n").unwrap().is_empty());

@@ -165,7 +165,7 @@ pub struct Plan {
     /// How many keys may log in as root.
     pub ssh_keys: usize,
     /// What comes after.
-    pub then: Then,
+    pub finish: Then,
 }
 
 /// A partition that will be made.
@@ -219,7 +219,7 @@ impl Plan {
             hostname: answer.network.hostname.to_string(),
             network: answer.network.interface.iter().map(crate::network::words).collect(),
             ssh_keys: answer.admin.ssh_keys.len(),
-            then: answer.installer.reboot,
+            finish: answer.installer.finish,
         })
     }
 
@@ -281,7 +281,12 @@ fn choose<'a>(disks: &'a [Disk], wanted: &DiskAnswer) -> Result<&'a Disk, PlanEr
             present: list(disks.iter().map(Disk::title)),
         }),
         // The medium does not compete with a disk that can be meant, but it is never chosen by being alone either.
-        several => match several.iter().filter(|disk| !disk.medium).collect::<Vec<_>>().as_slice() {
+        several => match several
+            .iter()
+            .filter(|disk| !disk.medium)
+            .collect::<Vec<_>>()
+            .as_slice()
+        {
             [disk] => Ok(disk),
             _ => Err(PlanError::ManyDisks {
                 wanted: words(wanted),
@@ -303,7 +308,10 @@ fn matches(disk: &Disk, wanted: &DiskAnswer) -> bool {
         && same(&wanted.model, disk.model.as_deref())
         && path
         && wanted.min_size.as_ref().is_none_or(|least| disk.size >= least.bytes())
-        && wanted.max_size.as_ref().is_none_or(|greatest| disk.size <= greatest.bytes())
+        && wanted
+            .max_size
+            .as_ref()
+            .is_none_or(|greatest| disk.size <= greatest.bytes())
 }
 
 fn words(wanted: &DiskAnswer) -> String {
@@ -320,7 +328,11 @@ fn words(wanted: &DiskAnswer) -> String {
 
 fn list(items: impl Iterator<Item = String>) -> String {
     let items: Vec<String> = items.collect();
-    if items.is_empty() { "none".into() } else { items.join(", ") }
+    if items.is_empty() {
+        "none".into()
+    } else {
+        items.join(", ")
+    }
 }
 
 fn check_disk(disk: &Disk, wanted: &DiskAnswer) -> Result<(), PlanError> {

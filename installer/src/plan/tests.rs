@@ -98,15 +98,24 @@ fn no_disk_and_many_disks_are_refused_by_name() {
     let none = plan(vec![disk("S1", 20 * GIB)], "[disk]\nserial = \"S9\"").unwrap_err();
     assert!(matches!(none, PlanError::NoDisk { .. }));
     let text = none.to_string();
-    assert!(text.contains("serial S9") && text.contains("ACME 1 serial S1 21.4 GB"), "{text}");
+    assert!(
+        text.contains("serial S9") && text.contains("ACME 1 serial S1 21.4 GB"),
+        "{text}"
+    );
     let many = plan(
         vec![disk("S1", 20 * GIB), disk("S2", 20 * GIB)],
         "[disk]\nmodel = \"ACME 1\"",
     )
     .unwrap_err()
     .to_string();
-    assert!(many.starts_with("2 disks") && many.contains("S1") && many.contains("S2"), "{many}");
-    assert!(matches!(plan(vec![], "[disk]\nserial = \"S\""), Err(PlanError::NoDisk { .. })));
+    assert!(
+        many.starts_with("2 disks") && many.contains("S1") && many.contains("S2"),
+        "{many}"
+    );
+    assert!(matches!(
+        plan(vec![], "[disk]\nserial = \"S\""),
+        Err(PlanError::NoDisk { .. })
+    ));
 }
 
 #[test]
@@ -119,7 +128,9 @@ fn part_of_a_serial_number_is_another_serial_number() {
 
 #[test]
 fn data_is_wiped_only_by_the_disk_s_own_serial() {
-    let error = plan(vec![full("S1")], "[disk]\nserial = \"S1\"").unwrap_err().to_string();
+    let error = plan(vec![full("S1")], "[disk]\nserial = \"S1\"")
+        .unwrap_err()
+        .to_string();
     for word in [
         "ACME 1",
         "serial S1",
@@ -131,7 +142,10 @@ fn data_is_wiped_only_by_the_disk_s_own_serial() {
     ] {
         assert!(error.contains(word), "{word}: {error}");
     }
-    let other = plan(vec![full("S1"), full("S2")], "[disk]\nmin_size = \"1 GB\"\nwipe = \"S3\"");
+    let other = plan(
+        vec![full("S1"), full("S2")],
+        "[disk]\nmin_size = \"1 GB\"\nwipe = \"S3\"",
+    );
     assert!(matches!(other, Err(PlanError::ManyDisks { .. })));
     let other = plan(vec![full("S1")], "[disk]\nmin_size = \"1 GB\"\nwipe = \"S3\"");
     assert!(matches!(other, Err(PlanError::OtherWipe { .. })));
@@ -208,7 +222,12 @@ fn a_card_that_is_not_there_is_refused() {
         Err(PlanError::NoCard { .. })
     ));
     let bond = "name = \"b\"\nbond = { members = [\"eno1\", \"eno2\"] }";
-    assert!(present(bond).unwrap_err().to_string().contains("network.interface[0].bond.members"));
+    assert!(
+        present(bond)
+            .unwrap_err()
+            .to_string()
+            .contains("network.interface[0].bond.members")
+    );
 }
 
 #[test]
@@ -222,8 +241,14 @@ fn secure_boot_is_decided_by_firmware_and_answer() {
         Plan::new(&machine, &answer, &release()).map(|plan| plan.secure_boot)
     };
     assert_eq!(decide(Some(true), Some(false), "").unwrap(), SecureBootPlan::Enrol);
-    assert_eq!(decide(Some(true), Some(false), "enrol = false").unwrap(), SecureBootPlan::Leave);
-    assert_eq!(decide(Some(false), Some(true), "require = true").unwrap(), SecureBootPlan::Enforced);
+    assert_eq!(
+        decide(Some(true), Some(false), "enrol = false").unwrap(),
+        SecureBootPlan::Leave
+    );
+    assert_eq!(
+        decide(Some(false), Some(true), "require = true").unwrap(),
+        SecureBootPlan::Enforced
+    );
     assert_eq!(decide(Some(false), Some(false), "").unwrap(), SecureBootPlan::Leave);
     assert!(decide(Some(false), Some(false), "require = true").is_err());
     assert!(decide(None, None, "require = true").is_err());
