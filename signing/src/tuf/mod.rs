@@ -24,3 +24,6 @@ pub use limits::Limits;
 pub use repository::Repository;
 pub use source::{DirectorySource, Source, SourceError};
 pub use trail::Trail;
+
+#[cfg(test)]
+mod tests;
