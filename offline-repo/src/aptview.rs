@@ -5,7 +5,7 @@
 //! The lists name all of upstream; the packages are those of the snapshot. apt that asks for another one fails.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use signing::durable;
@@ -73,7 +73,7 @@ pub fn sources(snapshot: &Snapshot, seen_at: &Path) -> String {
     snapshot.created_from.iter().map(line).collect()
 }
 
-fn place(from: &Path, to: &PathBuf) -> Result<()> {
+fn place(from: &Path, to: &Path) -> Result<()> {
     let make = || -> std::io::Result<()> {
         if let Some(parent) = to.parent() {
             fs::create_dir_all(parent)?;

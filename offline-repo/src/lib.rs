@@ -2,14 +2,18 @@
 //! The offline repository: snapshots of upstream packages on the low side, signed releases on both sides of the gap.
 //!
 //! On the left of the first signature stand [`spec`], [`mirror`], [`store`], [`snapshot`] and [`upstream`]: a pinned set
-//! of Debian packages, fetched by apt, proved here, kept by content. On its right stand `repository`, `publish`, `export` and `import`, and [`bundle`]
+//! of Debian packages, fetched by apt, proved here, kept by content. On its right stand [`repository`], [`publish`], [`export`] and [`import`], and [`bundle`]
 //! between them, which a host reads as well.
 
 pub mod apt;
 pub mod aptview;
 pub mod bundle;
 pub mod control;
+pub mod export;
+pub mod import;
 pub mod mirror;
+pub mod publish;
+pub mod repository;
 pub mod snapshot;
 pub mod spec;
 pub mod store;

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! `list`: what is in a store, a repository or a bundle.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use offline_repo::bundle::BundleSource;
+use offline_repo::repository::{self, LARGEST_ROOT, Reading, Repository};
+use offline_repo::spec::Role;
+use offline_repo::store::Store;
+use serde_json::json;
+use signing::output::{self, Exit};
+use signing::tuf::Source;
+
+use super::pinned_root;
+use crate::progress::human;
+
+#[derive(Args)]
+#[command(
+    after_long_help = "Without --trust it is only said what a repository or bundle claims.
+
+Examples:
+  bastide-repo list store
+  bastide-repo list repository --trust site/trust
+  bastide-repo list stick/1.0.0.bundle --trust site/trust --json"
+)]
+pub struct List {
+    /// A store, a repository or a bundle
+    path: PathBuf,
+    /// Verify from the pinned root of this trust directory
+    #[arg(long, value_name = "DIR")]
+    trust: Option<PathBuf>,
+    /// Print it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl List {
+    pub fn run(&self) -> Result<Exit> {
+        if self.path.join("pool").is_dir() {
+            return self.store();
+        }
+        let trust = self.trust.as_deref();
+        let reading = if self.path.is_dir() {
+            let repository = Repository::open(&self.path)?;
+            let root = pinned_root(trust, || repository.own_root())?;
+            repository.read(&root)?
+        } else {
+            let mut bundle = BundleSource::open(&self.path)?;
+            let own = || {
+                bundle
+                    .metadata("1.root.json", LARGEST_ROOT)?
+                    .context("it carries no root")
+            };
+            let root = pinned_root(trust, own)?;
+            let carried = bundle.target_paths();
+            repository::read(&mut bundle, &root, &|path| carried.contains(path))
+                .with_context(|| format!("cannot use the bundle {}", self.path.display()))?
+        };
+        self.releases(&reading)
+    }
+
+    fn releases(&self, reading: &Reading) -> Result<Exit> {
+        let expires = reading.expires();
+        if self.json {
+            output::json(&json!({
+                "verified": self.trust.is_some(),
+                "timestamp": reading.role("timestamp").map(|(version, _)| version),
+                "expires": expires.map(|(role, expires)| json!({"role": role, "at": expires})),
+                "releases": reading.releases,
+            }))?;
+            return Ok(Exit::Done);
+        }
+        for release in &reading.releases {
+            output::line(&format!(
+                "{} {} root {:.16} {}{}",
+                release.version,
+                release.channel,
+                release.root_hash.to_string(),
+                human(release.size()),
+                if release.complete() {
+                    ""
+                } else {
+                    " (described only: its files are not here)"
+                }
+            ))?;
+        }
+        if let Some((role, expires)) = expires {
+            output::line(&format!(
+                "{}; fresh until {} ({role})",
+                if self.trust.is_some() {
+                    "verified"
+                } else {
+                    "not verified (no --trust)"
+                },
+                expires.format("%Y-%m-%d")
+            ))?;
+        }
+        Ok(Exit::Done)
+    }
+
+    fn store(&self) -> Result<Exit> {
+        let store = Store::open(&self.path)?;
+        let mut all = Vec::new();
+        for name in store.snapshots()? {
+            let snapshot = store.snapshot(&name)?;
+            let lacking = snapshot
+                .packages
+                .iter()
+                .filter(|package| !store.has(&package.sha256, package.size))
+                .count();
+            let bytes: u64 = snapshot.packages.iter().map(|package| package.size).sum();
+            all.push((snapshot, lacking, bytes));
+        }
+        if self.json {
+            let list: Vec<_> = all
+                .iter()
+                .map(|(snapshot, lacking, bytes)| {
+                    json!({
+                        "name": snapshot.name,
+                        "packages": snapshot.packages.len(),
+                        "lacking": lacking,
+                        "bytes": bytes,
+                        "suites": snapshot.created_from.iter().map(|origin| json!({
+                            "suite": origin.suite,
+                            "date": origin.date,
+                            "signers": origin.signers,
+                        })).collect::<Vec<_>>(),
+                    })
+                })
+                .collect();
+            output::json(&json!({ "snapshots": list }))?;
+            return Ok(Exit::Done);
+        }
+        for (snapshot, lacking, bytes) in &all {
+            let suites: Vec<String> = snapshot
+                .created_from
+                .iter()
+                .map(|origin| format!("{} of {}", origin.suite, origin.date.format("%Y-%m-%d")))
+                .collect();
+            let roles: Vec<String> = Role::ALL
+                .iter()
+                .map(|role| format!("{} {}", role.name(), snapshot.of(*role).count()))
+                .collect();
+            output::line(&format!(
+                "{} {} packages ({}), {}, from {}{}",
+                snapshot.name,
+                snapshot.packages.len(),
+                roles.join(", "),
+                human(*bytes),
+                suites.join(", "),
+                if *lacking == 0 {
+                    String::new()
+                } else {
+                    format!("; {lacking} are missing from the pool")
+                }
+            ))?;
+        }
+        Ok(Exit::Done)
+    }
+}

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The command line: its words, and what is printed. All work is done by the library.
+
+mod list;
+mod low;
+mod release;
+
+use std::path::Path;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use signing::output::Exit;
+
+/// Snapshots of upstream packages, signed releases, and bundles that carry
+/// them over the air gap.
+#[derive(Parser)]
+#[command(
+    name = "bastide-repo",
+    version,
+    max_term_width = 80,
+    arg_required_else_help = true,
+    after_long_help = "Exit status: 0 done, 1 failed, 2 wrong command line, 3 refused.
+
+Examples:
+  bastide-repo mirror offline-repo/specs/base.toml --store store
+  bastide-repo verify-snapshot base --store store
+  bastide-repo publish --repo repository --site site --release build/1.0.0
+  bastide-repo export --repo repository --out stick/1.0.0.bundle
+  bastide-repo import stick/1.0.0.bundle --repo gateway --trust site/trust
+  bastide-repo list gateway --trust site/trust"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Fetch and verify the packages of a specification, as a snapshot
+    Mirror(low::Mirror),
+    /// Repeat the proof that a snapshot's packages are upstream's
+    VerifySnapshot(low::VerifySnapshot),
+    /// Sign a build as a release of a TUF repository, or renew the signatures
+    Publish(release::Publish),
+    /// Write releases into one file for the way over the gap
+    Export(release::Export),
+    /// Verify a bundle and take it into a gateway's repository
+    Import(release::Import),
+    /// Say what is in a store, a repository or a bundle
+    List(list::List),
+}
+
+/// Does what the command line says.
+pub fn run(cli: &Cli) -> Result<Exit> {
+    match &cli.command {
+        Command::Mirror(args) => args.run(),
+        Command::VerifySnapshot(args) => args.run(),
+        Command::Publish(args) => args.run(),
+        Command::Export(args) => args.run(),
+        Command::Import(args) => args.run(),
+        Command::List(args) => args.run(),
+    }
+}
+
+/// The pinned root of a trust directory, or the repository's own where none is given.
+fn pinned_root(trust: Option<&Path>, own: impl FnOnce() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
+    match trust {
+        Some(directory) => signing::site::Trust::open(directory)?.root(),
+        None => own(),
+    }
+}

@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! `publish`, `export` and `import`: signed releases on their way over the gap.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, anyhow, bail};
+use chrono::{DateTime, Duration, NaiveDate, Utc};
+use clap::Args;
+use offline_repo::export::{self, Selection};
+use offline_repo::import;
+use offline_repo::publish;
+use offline_repo::repository::Repository;
+use signing::clock;
+use signing::keys::Passphrase;
+use signing::output::{self, Exit};
+use signing::release::Version;
+use signing::site::{Site, Trust};
+
+use super::pinned_root;
+use crate::progress::{Screen, human};
+
+#[derive(Args)]
+#[command(after_long_help = "Examples:
+  bastide-repo publish --repo repository --site site --release build/1.0.0
+  bastide-repo publish --repo repository --site site --expires-days 180")]
+pub struct Publish {
+    /// The repository's directory; made where there is none
+    #[arg(long)]
+    repo: PathBuf,
+    /// The site whose keys sign
+    #[arg(long)]
+    site: PathBuf,
+    /// The build's directory; without it the signatures are renewed
+    #[arg(long, value_name = "BUILD_DIR")]
+    release: Option<PathBuf>,
+    /// Read the passphrase of the keys from this file, and not from the terminal
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+    /// Let the signatures expire after so many days (otherwise 365)
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=3650))]
+    expires_days: Option<u32>,
+    /// Let the signatures expire at this date (2027-01-31 or with a time in UTC,
+    /// 2027-01-31T12:00:00Z)
+    #[arg(long, value_name = "DATE", value_parser = date, conflicts_with = "expires_days")]
+    expires: Option<DateTime<Utc>>,
+    /// Check the build and the repository, but sign and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print the summary as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn date(text: &str) -> Result<DateTime<Utc>> {
+    let day = NaiveDate::parse_from_str(text, "%Y-%m-%d")
+        .ok()
+        .and_then(|day| day.and_hms_opt(0, 0, 0));
+    let exact = || DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc());
+    let time = day.map(|time| time.and_utc()).or_else(exact);
+    time.ok_or_else(|| anyhow!("not a date as in 2027-01-31 or 2027-01-31T12:00:00Z"))
+}
+
+impl Publish {
+    pub fn run(&self) -> Result<Exit> {
+        let now = clock::now();
+        let site = Site::open(&self.site)?;
+        let expires = self
+            .expires
+            .or(self.expires_days.map(|days| now + Duration::days(days.into())));
+        if let Some(expires) = expires.filter(|expires| *expires < now) {
+            warn(&format!(
+                "what is signed now has expired at {expires} already: every client will refuse it"
+            ));
+        }
+        let passphrase = match self.dry_run {
+            // No key is opened.
+            true => Passphrase::new(b"unused".to_vec())?,
+            false => Passphrase::obtain(self.passphrase_file.as_deref(), "Passphrase of the site's keys: ")?,
+        };
+        let repository = Repository::create(&self.repo)?;
+        let options = publish::Options {
+            site: &site,
+            passphrase: &passphrase,
+            build: self.release.as_deref(),
+            expires,
+            now,
+            mode: if self.dry_run {
+                publish::Mode::DryRun
+            } else {
+                publish::Mode::Write
+            },
+        };
+        let screen = Screen::new();
+        let result = publish::publish(&repository, &options, &mut |done, total| {
+            screen.bytes("copying", done, total)
+        });
+        screen.end();
+        let summary = result.with_context(|| format!("cannot publish in {}", self.repo.display()))?;
+        if self.json {
+            output::json(&summary)?;
+            return Ok(Exit::Done);
+        }
+        let what = match summary.version {
+            Some(version) => format!("release {version}"),
+            None => "renewed signatures".to_owned(),
+        };
+        let state = match (summary.changed, self.dry_run) {
+            (false, _) => "already published",
+            (true, false) => "published",
+            (true, true) => "would be published",
+        };
+        output::line(&format!(
+            "{what} {state}: {}, timestamp {}, fresh until {}",
+            human(summary.bytes),
+            summary.timestamp,
+            summary.expires.format("%Y-%m-%d")
+        ))?;
+        Ok(Exit::Done)
+    }
+}
+
+#[derive(Args)]
+#[command(after_long_help = "Without --since and --version the newest release is carried.
+
+Examples:
+  bastide-repo export --repo repository --out stick/newest.bundle
+  bastide-repo export --repo repository --out stick/update.bundle --since 1.0.0")]
+pub struct Export {
+    /// The repository's directory
+    #[arg(long)]
+    repo: PathBuf,
+    /// The bundle to write
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Carry every release that is newer than this one
+    #[arg(long, value_name = "VERSION", conflicts_with = "version")]
+    since: Option<Version>,
+    /// Carry this release; may be given more than once
+    #[arg(long, value_name = "VERSION")]
+    version: Vec<Version>,
+    /// Verify from the pinned root of this trust directory first, and not only
+    /// that the repository agrees with itself
+    #[arg(long, value_name = "DIR")]
+    trust: Option<PathBuf>,
+    /// zstd's level: higher is smaller and slower
+    #[arg(long, default_value_t = export::LEVEL, value_parser = clap::value_parser!(i32).range(1..=19))]
+    level: i32,
+    /// Print the summary as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Export {
+    pub fn run(&self) -> Result<Exit> {
+        let repository = Repository::open(&self.repo)?;
+        let root = pinned_root(self.trust.as_deref(), || repository.own_root())?;
+        let selection = match (&self.since, self.version.is_empty()) {
+            (Some(base), _) => Selection::Since(*base),
+            (None, false) => Selection::Only(self.version.clone()),
+            (None, true) => Selection::Newest,
+        };
+        if self.out.is_dir() {
+            bail!("--out {} is a directory: name the bundle's file", self.out.display());
+        }
+        let screen = Screen::new();
+        let result = export::export(
+            &repository,
+            &root,
+            &selection,
+            self.level,
+            &self.out,
+            &mut |done, total| {
+                screen.bytes("compressing", done, total);
+            },
+        );
+        screen.end();
+        let summary = result?;
+        if let Some(expires) = summary.expires.filter(|expires| *expires < clock::now()) {
+            warn(&format!(
+                "the metadata has expired at {expires}: renew it with `bastide-repo publish`"
+            ));
+        }
+        if self.json {
+            output::json(&summary)?;
+            return Ok(Exit::Done);
+        }
+        let versions: Vec<_> = summary.releases.iter().map(Version::to_string).collect();
+        output::line(&format!(
+            "{}: release {}, {} ({} unpacked)",
+            self.out.display(),
+            versions.join(", "),
+            human(summary.bundle_bytes),
+            human(summary.bytes)
+        ))?;
+        Ok(Exit::Done)
+    }
+}
+
+#[derive(Args)]
+#[command(after_long_help = "Examples:
+  bastide-repo import stick/1.0.0.bundle --repo gateway --trust site/trust
+  bastide-repo import stick/1.0.0.bundle --repo gateway --trust site/trust --dry-run")]
+pub struct Import {
+    /// The bundle
+    bundle: PathBuf,
+    /// The gateway's repository; made where there is none
+    #[arg(long)]
+    repo: PathBuf,
+    /// The site's trust directory
+    #[arg(long, value_name = "DIR")]
+    trust: PathBuf,
+    /// Verify all of it, but take nothing in
+    #[arg(long)]
+    dry_run: bool,
+    /// Print the summary as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Import {
+    pub fn run(&self) -> Result<Exit> {
+        let trust = Trust::open(&self.trust)?;
+        let repository = Repository::create(&self.repo)?;
+        let mode = if self.dry_run {
+            import::Mode::DryRun
+        } else {
+            import::Mode::Write
+        };
+        let screen = Screen::new();
+        let result = import::import(
+            &self.bundle,
+            &repository,
+            &trust,
+            clock::now(),
+            mode,
+            &mut |done, total| {
+                screen.bytes("verifying", done, total);
+            },
+        );
+        screen.end();
+        let summary = result.with_context(|| format!("{} is not imported", self.bundle.display()))?;
+        if self.json {
+            output::json(&summary)?;
+            return Ok(Exit::Done);
+        }
+        let list = |versions: &[Version]| versions.iter().map(Version::to_string).collect::<Vec<_>>().join(", ");
+        let state = match (self.dry_run, summary.new.is_empty()) {
+            (true, _) => "verified; nothing was taken in".to_owned(),
+            (false, true) => "verified; it was here before".to_owned(),
+            (false, false) => format!("imported; new here: {}", list(&summary.new)),
+        };
+        output::line(&format!(
+            "{}: release {}, {}, {state}",
+            self.bundle.display(),
+            list(&summary.releases),
+            human(summary.bytes)
+        ))?;
+        Ok(Exit::Done)
+    }
+}
+
+fn warn(text: &str) {
+    // Nobody is left to tell when standard error is closed.
+    drop(writeln!(io::stderr(), "bastide-repo: warning: {text}"));
+}

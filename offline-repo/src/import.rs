@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! `import`: from a bundle that somebody carried to the repository of a gateway. Nothing is read before it is verified,
+//! and anything doubtful is refused with its reason.
+//!
+//! Beyond what TUF refuses (see [`signing::tuf::client`]) and the bundle's reader (see [`crate::bundle`]): a root without
+//! the site's OpenPGP signature; a target in the bundle that no role vouches for; a release that the bundle promises and
+//! does not hold. The gateway remembers what it trusted in `REPO/datastore`, so an older bundle is refused.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use signing::digest::Sha256;
+use signing::openpgp;
+use signing::output::Refused;
+use signing::release::Version;
+use signing::site::Trust;
+use signing::tuf::{Client, Datastore, Limits, Source};
+
+use crate::bundle::BundleSource;
+use crate::repository::{LARGEST_ROOT, Repository, releases};
+
+/// Where a gateway remembers what it trusted.
+const DATASTORE: &str = "datastore";
+
+/// What was imported.
+#[derive(Debug, Clone, Serialize)]
+pub struct Summary {
+    /// The releases that the bundle carried, now whole in the repository.
+    pub releases: Vec<Version>,
+    /// Those of them that were not there before.
+    pub new: Vec<Version>,
+    /// Bytes of the targets that were verified and written.
+    pub bytes: u64,
+    /// The version of the timestamp that is trusted now.
+    pub timestamp: u64,
+}
+
+/// Whether to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Take the bundle in.
+    Write,
+    /// Verify all of it and write nothing.
+    DryRun,
+}
+
+/// Imports. `tell` is called with bytes verified and bytes in all.
+///
+/// # Errors
+/// [`Refused`] or a refusal of the TUF client in the chain when the bundle is doubtful; else when something could not be
+/// done. Readers of the repository see the new release when all of it is there, or not at all.
+pub fn import(
+    bundle: &Path,
+    repository: &Repository,
+    trust: &Trust,
+    clock: DateTime<Utc>,
+    mode: Mode,
+    tell: &mut dyn FnMut(u64, u64),
+) -> Result<Summary> {
+    let mut source = BundleSource::open(bundle)?;
+    let _lock = repository.lock()?;
+    let place = repository.root().join(DATASTORE);
+    let rehearsal = tempfile::tempdir().context("cannot make a temporary directory")?;
+    let place = match mode {
+        Mode::Write => place,
+        Mode::DryRun => copy_memory(&place, rehearsal.path())?,
+    };
+    fs::create_dir_all(&place).with_context(|| format!("cannot make {}", place.display()))?;
+    let datastore = Datastore::open_or_create(&place, &trust.root()?)?;
+    let now = datastore.effective_now(clock, None)?;
+    check_roots(&mut source, trust, now)?;
+    let carried = source.target_paths();
+    let promised = source.manifest().releases.clone();
+
+    let mut client = Client::open(datastore, &mut source, Limits::default(), now)?;
+    client.refresh()?;
+    let targets = client.targets()?;
+    let paths: BTreeSet<String> = targets.iter().map(|target| client.path(target)).collect();
+    if let Some(stray) = carried.iter().find(|path| !paths.contains(*path)) {
+        return Err(anyhow!(Refused(format!(
+            "the bundle carries {stray}, which no role vouches for"
+        ))));
+    }
+    let held = |path: &str| repository.target(path).is_file();
+    let before = releases(&targets, &|target| held(&client.path(target)))?;
+    let after = releases(&targets, &|target| {
+        let path = client.path(target);
+        carried.contains(&path) || held(&path)
+    })?;
+    for version in &promised {
+        if !after
+            .iter()
+            .any(|release| release.version == *version && release.complete())
+        {
+            return Err(anyhow!(Refused(format!(
+                "the bundle promises release {version}, which is not whole in it, or not signed"
+            ))));
+        }
+    }
+
+    let wanted: Vec<_> = targets
+        .iter()
+        .filter(|target| carried.contains(&client.path(target)))
+        .collect();
+    let total: u64 = wanted.iter().map(|target| target.length).sum();
+    let mut done = 0;
+    for target in wanted {
+        let path = client.path(target);
+        match mode {
+            Mode::Write => {
+                repository.put_target(&path, target.sha256, target.length, |to| Ok(client.fetch(target, to)?))
+            }
+            Mode::DryRun => client.fetch(target, &mut io::sink()).map_err(Into::into),
+        }
+        .with_context(|| format!("cannot import {}", target.name))?;
+        done += target.length;
+        tell(done, total);
+    }
+
+    let trail = client.trail().clone();
+    drop(client);
+    let mut metadata = Vec::new();
+    for file in &trail.files {
+        let bytes = match source.metadata(&file.file, file.length)? {
+            Some(bytes) if Sha256::of(&bytes) == file.sha256 => bytes,
+            // The root from which trust starts need not be carried again.
+            None if file.role == "root" => continue,
+            _ => return Err(anyhow!(Refused(format!("{} changed while it was read", file.file)))),
+        };
+        if file.role == "root" {
+            let name = format!("{}.asc", file.file);
+            metadata.extend(source.metadata(&name, LARGEST_ROOT)?.map(|signature| (name, signature)));
+        }
+        metadata.push((file.file.clone(), bytes));
+    }
+    // Whoever reads the repository starts at the timestamp: it comes last.
+    metadata.sort_by_key(|(name, _)| name == "timestamp.json");
+    if mode == Mode::Write {
+        for (name, bytes) in &metadata {
+            repository.write_metadata(name, bytes)?;
+        }
+    }
+    let whole = |list: &[crate::repository::Published], version: &Version| {
+        list.iter()
+            .any(|release| release.version == *version && release.complete())
+    };
+    Ok(Summary {
+        new: promised
+            .iter()
+            .filter(|version| !whole(&before, version))
+            .copied()
+            .collect(),
+        releases: promised,
+        bytes: total,
+        timestamp: trail
+            .files
+            .iter()
+            .rev()
+            .find(|file| file.role == "timestamp")
+            .map_or(0, |file| file.version),
+    })
+}
+
+/// Every root that is carried has the site's OpenPGP signature, before any of them may be trusted.
+fn check_roots(source: &mut BundleSource, trust: &Trust, now: DateTime<Utc>) -> Result<()> {
+    let names: Vec<String> = source
+        .metadata_names()
+        .filter(|name| name.ends_with(".root.json"))
+        .map(str::to_owned)
+        .collect();
+    for name in names {
+        let missing = || anyhow!(Refused(format!("{name} has no OpenPGP signature of the site")));
+        let root = source.metadata(&name, LARGEST_ROOT)?.ok_or_else(missing)?;
+        let signature = source
+            .metadata(&format!("{name}.asc"), LARGEST_ROOT)?
+            .ok_or_else(missing)?;
+        openpgp::verify_detached(&trust.release_keyring(), root.as_slice(), &signature, now)
+            .with_context(|| format!("the OpenPGP signature of {name}"))?;
+    }
+    Ok(())
+}
+
+/// A rehearsal must not teach the gateway anything.
+fn copy_memory(from: &Path, to: &Path) -> Result<std::path::PathBuf> {
+    let copy = || -> io::Result<()> {
+        if !from.is_dir() {
+            return Ok(());
+        }
+        for entry in fs::read_dir(from)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                fs::copy(entry.path(), to.join(entry.file_name()))?;
+            }
+        }
+        Ok(())
+    };
+    copy().with_context(|| format!("cannot copy {}", from.display()))?;
+    Ok(to.to_path_buf())
+}

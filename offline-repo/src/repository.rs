@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! A TUF repository on disk, and the releases that its signed targets make up.
+//!
+//! ```text
+//! REPO/metadata/N.root.json, N.root.json.asc, timestamp.json, N.snapshot.json, N.targets.json, N.host.json
+//! REPO/targets/host/VERSION/<sha256>.<part>
+//! REPO/datastore/    at a gateway: what its imports have trusted so far
+//! REPO/.lock         one writer at a time
+//! ```
+//!
+//! A version of a metadata file is written once. `timestamp.json` alone changes, and it changes last: a reader sees the
+//! old release or the new one.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use signing::digest::{self, Sha256};
+use signing::durable;
+use signing::output::Refused;
+use signing::release::{Custom, Part, Version};
+use signing::tuf::{Client, Datastore, DirectorySource, Limits, Source, Trail, VerifiedTarget};
+
+/// The largest root or signature of one that is read.
+pub const LARGEST_ROOT: u64 = 1 << 20;
+
+/// One part of a published release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PublishedPart {
+    /// Which part.
+    pub part: Part,
+    /// Its target's name.
+    pub target: String,
+    /// Its size.
+    pub size: u64,
+    /// Its digest.
+    pub sha256: Sha256,
+    /// Whether its file is here.
+    pub present: bool,
+}
+
+/// A release that a repository's signed targets describe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Published {
+    /// Its version.
+    pub version: Version,
+    /// Its channel.
+    pub channel: String,
+    /// The verity root hash.
+    pub root_hash: Sha256,
+    /// Its parts, in the order of [`Part::ALL`].
+    pub parts: Vec<PublishedPart>,
+}
+
+impl Published {
+    /// Whether every part's file is here.
+    #[must_use]
+    pub fn complete(&self) -> bool {
+        Part::ALL
+            .iter()
+            .all(|part| self.parts.iter().any(|one| one.part == *part && one.present))
+    }
+
+    /// The size of all parts.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.parts.iter().map(|part| part.size).sum()
+    }
+}
+
+/// Makes releases of verified targets. `present` says whether the file of a target is here.
+///
+/// # Errors
+/// [`Refused`] in the chain when targets contradict each other or their names.
+pub fn releases(targets: &[VerifiedTarget], present: &dyn Fn(&VerifiedTarget) -> bool) -> Result<Vec<Published>> {
+    let refused = |why: String| anyhow!(Refused(why));
+    let mut found: BTreeMap<Version, Published> = BTreeMap::new();
+    for target in targets {
+        if !target.name.starts_with("host/") {
+            continue;
+        }
+        let custom = target.custom.clone().unwrap_or_default();
+        let custom: Custom = serde_json::from_value(custom)
+            .map_err(|error| refused(format!("the target {} does not say what it is: {error}", target.name)))?;
+        if target.name != custom.part.target(custom.version) || target.length != custom.size {
+            return Err(refused(format!("the target {} says that it is another", target.name)));
+        }
+        let release = found.entry(custom.version).or_insert_with(|| Published {
+            version: custom.version,
+            channel: custom.channel.clone(),
+            root_hash: custom.root_hash,
+            parts: Vec::new(),
+        });
+        if release.channel != custom.channel || release.root_hash != custom.root_hash {
+            return Err(refused(format!(
+                "the targets of release {} disagree on channel or root hash",
+                custom.version
+            )));
+        }
+        release.parts.push(PublishedPart {
+            part: custom.part,
+            target: target.name.clone(),
+            size: target.length,
+            sha256: target.sha256,
+            present: present(target),
+        });
+    }
+    let mut releases: Vec<_> = found.into_values().collect();
+    releases
+        .iter_mut()
+        .for_each(|release| release.parts.sort_by_key(|part| part.part));
+    Ok(releases)
+}
+
+/// A repository's directory.
+#[derive(Debug, Clone)]
+pub struct Repository {
+    root: PathBuf,
+}
+
+/// What a verified reading of a repository found.
+pub struct Reading {
+    /// Every target that is vouched for.
+    pub targets: Vec<VerifiedTarget>,
+    /// The releases.
+    pub releases: Vec<Published>,
+    /// How it was verified.
+    pub trail: Trail,
+}
+
+impl Reading {
+    /// The version and expiry of a role's metadata.
+    #[must_use]
+    pub fn role(&self, role: &str) -> Option<(u64, DateTime<Utc>)> {
+        let file = self.trail.files.iter().rev().find(|file| file.role == role)?;
+        Some((file.version, file.expires))
+    }
+
+    /// The first role to expire.
+    #[must_use]
+    pub fn expires(&self) -> Option<(String, DateTime<Utc>)> {
+        // Of a chain of roots only the last one counts.
+        let mut last = BTreeMap::new();
+        for file in &self.trail.files {
+            last.insert(file.role.clone(), file.expires);
+        }
+        last.into_iter().min_by_key(|(_, expires)| *expires)
+    }
+}
+
+impl Repository {
+    /// Opens a repository.
+    ///
+    /// # Errors
+    /// When the directory is none.
+    pub fn open(root: &Path) -> Result<Self> {
+        if !root.join("metadata").is_dir() {
+            bail!("{} is not a repository: it has no directory `metadata`", root.display());
+        }
+        Ok(Self {
+            root: root.to_path_buf(),
+        })
+    }
+
+    /// Opens a repository, made where there is none.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn create(root: &Path) -> Result<Self> {
+        for part in ["metadata", "targets"] {
+            let directory = root.join(part);
+            fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+        }
+        Self::open(root)
+    }
+
+    /// Becomes the one writer.
+    ///
+    /// # Errors
+    /// When another process is.
+    pub fn lock(&self) -> Result<durable::Lock> {
+        durable::Lock::take(&self.root)
+            .with_context(|| format!("cannot write to the repository {}", self.root.display()))
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The place of a metadata file.
+    #[must_use]
+    pub fn metadata(&self, name: &str) -> PathBuf {
+        self.root.join("metadata").join(name)
+    }
+
+    /// The place of a target's file, by its path with the digest in it.
+    #[must_use]
+    pub fn target(&self, path: &str) -> PathBuf {
+        self.root.join("targets").join(path)
+    }
+
+    /// The repository as a source for the TUF client.
+    #[must_use]
+    pub fn source(&self) -> DirectorySource {
+        DirectorySource::below(&self.root)
+    }
+
+    /// Whether something was published here.
+    #[must_use]
+    pub fn is_published(&self) -> bool {
+        self.metadata("timestamp.json").exists()
+    }
+
+    /// The oldest root that is here: it shows that a repository agrees with itself, and nothing about who made it.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn own_root(&self) -> Result<Vec<u8>> {
+        let path = self.metadata("1.root.json");
+        digest::read_bounded(&path, LARGEST_ROOT).with_context(|| format!("cannot read {}", path.display()))
+    }
+
+    /// Verifies all metadata from the given root on, whatever the date: expiry is judged by the caller.
+    ///
+    /// # Errors
+    /// When it does not verify or cannot be read.
+    pub fn read(&self, root: &[u8]) -> Result<Reading> {
+        read(&mut self.source(), root, &|path| self.target(path).is_file())
+            .with_context(|| format!("cannot use the repository {}", self.root.display()))
+    }
+
+    /// Writes a metadata file durably.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_metadata(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.metadata(name);
+        durable::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Puts a target's file in its place: `give` writes the content, which must have this digest and length. A file that
+    /// stands there already and is right stays.
+    ///
+    /// # Errors
+    /// [`Refused`] in the chain when the content is another; the place then stays as it was.
+    pub fn put_target(
+        &self,
+        path: &str,
+        sha256: Sha256,
+        size: u64,
+        give: impl FnOnce(&mut dyn std::io::Write) -> Result<()>,
+    ) -> Result<()> {
+        let place = self.target(path);
+        if Sha256::of_file(&place).is_ok_and(|found| found == (sha256, size)) {
+            return Ok(());
+        }
+        let write = || format!("cannot write {}", place.display());
+        fs::create_dir_all(place.parent().unwrap_or(&self.root)).with_context(write)?;
+        let mut writer = Hashing {
+            inner: durable::Writer::new(&place, 0o644).with_context(write)?,
+            hasher: digest::Hasher::new(),
+        };
+        give(&mut writer)?;
+        let (found, length) = writer.hasher.finish();
+        if (found, length) != (sha256, size) {
+            return Err(anyhow!(Refused(format!(
+                "{path} has {length} bytes with digest {found}, and should have {size} bytes with digest {sha256}"
+            ))));
+        }
+        writer.inner.commit().with_context(write)
+    }
+}
+
+struct Hashing {
+    inner: durable::Writer,
+    hasher: digest::Hasher,
+}
+
+impl std::io::Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let count = self.inner.write(bytes)?;
+        self.hasher.update(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// Verifies all metadata of a source from the given root on, whatever the date.
+///
+/// # Errors
+/// When it does not verify or cannot be read.
+pub fn read(source: &mut dyn Source, root: &[u8], present: &dyn Fn(&str) -> bool) -> Result<Reading> {
+    // At the beginning of time nothing has expired.
+    let mut client = Client::open(
+        Datastore::ephemeral(root)?,
+        source,
+        Limits::default(),
+        DateTime::UNIX_EPOCH,
+    )?;
+    client.refresh()?;
+    let targets = client.targets()?;
+    let releases = releases(&targets, &|target| present(&client.path(target)))?;
+    Ok(Reading {
+        targets,
+        releases,
+        trail: client.trail().clone(),
+    })
+}
