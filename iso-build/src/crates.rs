@@ -35,7 +35,11 @@ struct LockFile {
 pub fn locked(path: &Path) -> Result<Vec<Locked>> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let lock: LockFile = toml::from_str(&text).with_context(|| format!("cannot understand {}", path.display()))?;
-    Ok(lock.package.into_iter().filter(|package| package.checksum.is_some()).collect())
+    Ok(lock
+        .package
+        .into_iter()
+        .filter(|package| package.checksum.is_some())
+        .collect())
 }
 
 /// Fills `to` with a cargo home that holds the locked crates and their index entries and nothing else. A crate that is not
@@ -83,7 +87,10 @@ fn registry(registry: &Path) -> Result<(PathBuf, PathBuf)> {
     let index = registry.join("index");
     let mut names = Vec::new();
     for entry in fs::read_dir(&index).with_context(|| {
-        format!("cargo's cache {} cannot be read: run `cargo fetch --locked` in the source first", index.display())
+        format!(
+            "cargo's cache {} cannot be read: run `cargo fetch --locked` in the source first",
+            index.display()
+        )
     })? {
         let entry = entry?;
         let has_crates = registry.join("cache").join(entry.file_name()).is_dir();
@@ -96,7 +103,12 @@ fn registry(registry: &Path) -> Result<(PathBuf, PathBuf)> {
         .iter()
         .find(|name| *name == REGISTRY)
         .or_else(|| names.first())
-        .with_context(|| format!("{} has no registry: run `cargo fetch --locked` in the source first", registry.display()))?;
+        .with_context(|| {
+            format!(
+                "{} has no registry: run `cargo fetch --locked` in the source first",
+                registry.display()
+            )
+        })?;
     Ok((index.join(name), registry.join("cache").join(name)))
 }
 
@@ -135,7 +147,11 @@ mod tests {
     }
 
     fn demo() -> Vec<Locked> {
-        vec![Locked { name: "demo".to_owned(), version: "1.0.0".to_owned(), checksum: Some(Sha256::of(b"whole")) }]
+        vec![Locked {
+            name: "demo".to_owned(),
+            version: "1.0.0".to_owned(),
+            checksum: Some(Sha256::of(b"whole")),
+        }]
     }
 
     #[test]
@@ -144,14 +160,23 @@ mod tests {
         collect(home.path(), &demo(), to.path()).unwrap();
         let cache = to.path().join("registry/cache").join(REGISTRY);
         assert_eq!(fs::read(cache.join("demo-1.0.0.crate")).unwrap(), b"whole");
-        assert!(to.path().join("registry/index").join(REGISTRY).join(".cache/de/mo/demo").is_file());
+        assert!(
+            to.path()
+                .join("registry/index")
+                .join(REGISTRY)
+                .join(".cache/de/mo/demo")
+                .is_file()
+        );
     }
 
     #[test]
     fn an_altered_crate_is_refused() {
         let (home, to) = (home(b"wh0le"), tempfile::tempdir().unwrap());
         let error = collect(home.path(), &demo(), to.path()).unwrap_err();
-        assert!(error.is::<Refused>() && error.to_string().contains("demo-1.0.0.crate"), "{error:#}");
+        assert!(
+            error.is::<Refused>() && error.to_string().contains("demo-1.0.0.crate"),
+            "{error:#}"
+        );
     }
 
     #[test]

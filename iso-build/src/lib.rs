@@ -5,10 +5,20 @@
 //! in it: the same snapshot and the same source give the same bits.
 
 pub mod bootimage;
+pub mod build;
+pub mod cli;
 pub mod cpio;
+pub mod crates;
+pub mod guest;
+pub mod image;
 pub mod initrd;
 pub mod modules;
+pub mod normalise;
 pub mod policy;
+pub mod programs;
 pub mod progress;
+pub mod rootimage;
+pub mod roots;
 pub mod sandbox;
+pub mod upstream;
 pub mod work;

@@ -1,3 +1,14 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! bastide-iso
-fn main() {}
+//! `bastide-iso`: builds the host image and the bootable medium.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use iso_build::cli::{self, Cli};
+
+fn main() -> ExitCode {
+    match cli::run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => signing::output::report("bastide-iso", &error),
+    }
+}

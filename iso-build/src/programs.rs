@@ -73,7 +73,9 @@ impl Inputs {
     /// # Errors
     /// When the workspace is not one of ours, or the pinned toolchain is not there.
     pub fn find(source: &Path, toolchain: Option<&Path>, cargo_home: Option<&Path>) -> Result<Self> {
-        let source = source.canonicalize().with_context(|| format!("cannot find the source {}", source.display()))?;
+        let source = source
+            .canonicalize()
+            .with_context(|| format!("cannot find the source {}", source.display()))?;
         let manifest: RootManifest = parse(&source.join("Cargo.toml"))?;
         let members = closure(&source, &manifest.workspace)?;
         let pinned: ToolchainFile = parse(&source.join("rust-toolchain.toml"))?;
@@ -85,9 +87,15 @@ impl Inputs {
         let toolchain = toolchain
             .canonicalize()
             .with_context(|| format!("cannot find the toolchain {}", toolchain.display()))?;
-        let said = Cmd::new(toolchain.join("bin/rustc")).arg("-vV").output().context("cannot ask the compiler for its version")?;
+        let said = Cmd::new(toolchain.join("bin/rustc"))
+            .arg("-vV")
+            .output()
+            .context("cannot ask the compiler for its version")?;
         let compiler = String::from_utf8(said).context("the compiler's version is not text")?;
-        let release = compiler.lines().find_map(|line| line.strip_prefix("release: ")).unwrap_or("unknown");
+        let release = compiler
+            .lines()
+            .find_map(|line| line.strip_prefix("release: "))
+            .unwrap_or("unknown");
         if release != pinned.toolchain.channel {
             bail!(
                 "the toolchain {} is Rust {release}, the source is pinned to {}: install that (rustup toolchain install {}) or name it with --toolchain",
@@ -128,7 +136,9 @@ impl Inputs {
     pub fn key(&self, builder: &Sha256) -> Result<Sha256> {
         let mut key = self.base(builder)?;
         for member in &self.all {
-            key = key.with(member.as_bytes()).file(&self.source.join(member).join("Cargo.toml"))?;
+            key = key
+                .with(member.as_bytes())
+                .file(&self.source.join(member).join("Cargo.toml"))?;
         }
         for member in &self.members {
             key = key.with(member.as_bytes()).tree(&self.source.join(member))?;
@@ -146,12 +156,23 @@ impl Inputs {
     ///
     /// # Errors
     /// When a crate is missing or altered, or the compiler fails; the log is named.
-    pub fn compile(&self, work: &Work, sandbox: &Sandbox, builder: &Sha256, directory: &Path, log: &Path) -> Result<()> {
+    pub fn compile(
+        &self,
+        work: &Work,
+        sandbox: &Sandbox,
+        builder: &Sha256,
+        directory: &Path,
+        log: &Path,
+    ) -> Result<()> {
         let source = directory.join("src");
         self.copy_source(&source)?;
-        let registry = work.once("cargo", &Key::new("cargo", RECIPE).file(&self.source.join("Cargo.lock"))?.finish(), |place| {
-            crates::collect(&self.cargo_home, &self.locked, place)
-        })?;
+        let registry = work.once(
+            "cargo",
+            &Key::new("cargo", RECIPE)
+                .file(&self.source.join("Cargo.lock"))?
+                .finish(),
+            |place| crates::collect(&self.cargo_home, &self.locked, place),
+        )?;
         // Compiled crates serve as long as crates, compiler and builder root are the same; our own packages are always
         // compiled anew, because cargo tells sources apart by date.
         let base = self.base(builder)?.finish();
@@ -171,21 +192,34 @@ impl Inputs {
                 .env("CARGO_HOME", "/cargo")
                 .env("CARGO_TARGET_DIR", "/build")
                 .env("CARGO_TERM_COLOR", "never")
-                .env("RUSTFLAGS", "--remap-path-prefix=/cargo/registry/src=/crates --remap-path-prefix=/src=/bastide")
+                .env(
+                    "RUSTFLAGS",
+                    "--remap-path-prefix=/cargo/registry/src=/crates --remap-path-prefix=/src=/bastide",
+                )
         };
         if !fresh {
             let mut clean = vec!["clean", "--release", "--frozen", "--target", TARGET];
-            self.members.iter().for_each(|member| clean.extend(["--package", member]));
-            cargo(&clean).run_logged(log).context("cannot clear our own packages before compiling")?;
+            self.members
+                .iter()
+                .for_each(|member| clean.extend(["--package", member]));
+            cargo(&clean)
+                .run_logged(log)
+                .context("cannot clear our own packages before compiling")?;
         }
         let mut build = vec!["build", "--release", "--frozen", "--target", TARGET];
         PACKAGES.iter().for_each(|package| build.extend(["--package", package]));
         PROGRAMS.iter().for_each(|program| build.extend(["--bin", program]));
-        cargo(&build).run_logged(log).context("cannot compile the programs of the image")?;
+        cargo(&build)
+            .run_logged(log)
+            .context("cannot compile the programs of the image")?;
 
-        let mut tree = vec!["tree", "--frozen", "--target", TARGET, "--edges", "normal", "--prefix", "none", "--format", "{p}|{l}"];
+        let mut tree = vec![
+            "tree", "--frozen", "--target", TARGET, "--edges", "normal", "--prefix", "none", "--format", "{p}|{l}",
+        ];
         PACKAGES.iter().for_each(|package| tree.extend(["--package", package]));
-        let used = cargo(&tree).output().context("cannot list the crates of the programs")?;
+        let used = cargo(&tree)
+            .output()
+            .context("cannot list the crates of the programs")?;
         fs::write(directory.join("crates"), used).context("cannot write the list of crates")?;
         for program in PROGRAMS {
             let from = target.join(TARGET).join("release").join(program);
@@ -245,9 +279,14 @@ fn closure(source: &Path, workspace: &Workspace) -> Result<BTreeSet<String>> {
         }
         let manifest: toml::Table = parse(&source.join(&name).join("Cargo.toml"))?;
         for kind in ["dependencies", "build-dependencies"] {
-            let Some(toml::Value::Table(table)) = manifest.get(kind) else { continue };
+            let Some(toml::Value::Table(table)) = manifest.get(kind) else {
+                continue;
+            };
             let ours = table.keys().filter(|key| {
-                workspace.dependencies.get(*key).is_some_and(|value| value.get("path").is_some())
+                workspace
+                    .dependencies
+                    .get(*key)
+                    .is_some_and(|value| value.get("path").is_some())
             });
             waiting.extend(ours.cloned());
         }
@@ -256,13 +295,18 @@ fn closure(source: &Path, workspace: &Workspace) -> Result<BTreeSet<String>> {
 }
 
 fn sysroot(source: &Path, home: &Path) -> Result<PathBuf> {
-    let mut command = Cmd::new("rustc").args(["--print", "sysroot"]).dir(source).env("HOME", home);
+    let mut command = Cmd::new("rustc")
+        .args(["--print", "sysroot"])
+        .dir(source)
+        .env("HOME", home);
     for name in ["RUSTUP_HOME", "CARGO_HOME"] {
         if let Some(value) = std::env::var_os(name) {
             command = command.env(name, value);
         }
     }
-    let said = command.output().context("cannot find the Rust toolchain: name its directory with --toolchain")?;
+    let said = command
+        .output()
+        .context("cannot find the Rust toolchain: name its directory with --toolchain")?;
     Ok(PathBuf::from(String::from_utf8_lossy(&said).trim()))
 }
 

@@ -14,6 +14,7 @@ use offline_repo::aptview;
 use offline_repo::snapshot::{Snapshot, SnapshotPackage};
 use offline_repo::spec::Role;
 use offline_repo::store::Store;
+use offline_repo::upstream::Policy;
 use signing::digest::Sha256;
 use signing::process::{Cmd, ProcessError};
 
@@ -53,7 +54,10 @@ const DPKG: [&str; 5] = [
 pub fn view(work: &Work, store: &Store, snapshot: &Snapshot) -> Result<Made> {
     let manifest = snapshot.to_bytes()?;
     let key = Key::new("view", RECIPE).with(&manifest).finish();
-    work.once("view", &key, |directory| aptview::materialise(store, snapshot, directory))
+    let (_policy, keyring) = Policy::debian_trixie()?;
+    work.once("view", &key, |directory| {
+        aptview::materialise(store, snapshot, directory, keyring.path())
+    })
 }
 
 /// The key of the builder root of a snapshot: its packages, by name, version and hash.
@@ -70,7 +74,9 @@ pub fn host_key(snapshot: &Snapshot, builder: &Sha256, role: Role) -> Sha256 {
 
 fn packages<'a>(key: Key, packages: impl Iterator<Item = &'a SnapshotPackage>) -> Key {
     packages.fold(key, |key, package| {
-        key.with(package.name.as_bytes()).with(package.version.as_bytes()).digest(&package.sha256)
+        key.with(package.name.as_bytes())
+            .with(package.version.as_bytes())
+            .digest(&package.sha256)
     })
 }
 
@@ -81,11 +87,11 @@ fn packages<'a>(key: Key, packages: impl Iterator<Item = &'a SnapshotPackage>) -
 /// When mmdebstrap is missing or fails; the log is named.
 pub fn make_builder(view: &Path, snapshot: &Snapshot, epoch: u64, directory: &Path, log: &Path) -> Result<()> {
     let root = directory.join("root");
-    let sources = sources(view, &view.to_string_lossy())?;
+    let sources = sources(snapshot, view);
     let result = Cmd::new("mmdebstrap")
         .args(arguments(snapshot, Role::Builder)?)
         .args(["trixie".as_ref(), root.as_os_str()])
-        .arg(&sources)
+        .arg(sources)
         .env("SOURCE_DATE_EPOCH", epoch.to_string())
         .env("HOME", "/root")
         .run_logged(log);
@@ -105,26 +111,39 @@ pub fn make_builder(view: &Path, snapshot: &Snapshot, epoch: u64, directory: &Pa
 ///
 /// # Errors
 /// When mmdebstrap fails; the log is named.
-pub fn make_tree(sandbox: &Sandbox, view: &Path, snapshot: &Snapshot, role: Role, root: &Path, log: &Path) -> Result<()> {
+pub fn make_tree(
+    sandbox: &Sandbox,
+    view: &Path,
+    snapshot: &Snapshot,
+    role: Role,
+    root: &Path,
+    log: &Path,
+) -> Result<()> {
     fs::create_dir(root).with_context(|| format!("cannot make {}", root.display()))?;
     sandbox
         .step("mmdebstrap")
         .args(arguments(snapshot, role)?)
         .args(["trixie", "/mnt/root"])
-        .arg(sources(view, VIEW)?)
+        .arg(sources(snapshot, Path::new(VIEW)))
         // Debian's kernel hooks would make an initrd that nothing uses.
         .env("INITRD", "No")
         .read(view, VIEW)
         .write(root, "/mnt/root")
         .run_logged(log)
-        .with_context(|| format!("cannot make the tree of the {role} packages"))
+        .with_context(|| format!("cannot make the tree of the {} packages", role.name()))
 }
 
 fn arguments(snapshot: &Snapshot, role: Role) -> Result<Vec<String>> {
-    let include: BTreeSet<String> =
-        snapshot.of(role).map(|package| format!("{}={}", package.name, package.version)).collect();
+    let include: BTreeSet<String> = snapshot
+        .of(role)
+        .map(|package| format!("{}={}", package.name, package.version))
+        .collect();
     if include.is_empty() {
-        bail!("the snapshot {} has no {role} packages: add them to its specification and mirror again", snapshot.name);
+        bail!(
+            "the snapshot {} has no {} packages: add them to its specification and mirror again",
+            snapshot.name,
+            role.name()
+        );
     }
     let mut arguments = vec![
         "--mode=root".to_owned(),
@@ -140,26 +159,6 @@ fn arguments(snapshot: &Snapshot, role: Role) -> Result<Vec<String>> {
 
 /// The view's sources as they are seen at `place`. `copy:` in the place of `file:`, because dpkg works inside the new tree
 /// and must find the packages there.
-fn sources(view: &Path, place: &str) -> Result<String> {
-    let file = view.join("sources.list");
-    let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-    Ok(relocate(&text, &view.to_string_lossy(), place))
-}
-
-fn relocate(sources: &str, from: &str, to: &str) -> String {
-    sources.replace(from, to).replace("file:", "copy:")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sources_follow_the_view_into_the_sandbox() {
-        let text = "deb [signed-by=/w/view/key.asc] file:/w/view/debian trixie main\n";
-        assert_eq!(
-            relocate(text, "/w/view", "/mnt/view"),
-            "deb [signed-by=/mnt/view/key.asc] copy:/mnt/view/debian trixie main\n"
-        );
-    }
+fn sources(snapshot: &Snapshot, place: &Path) -> String {
+    aptview::sources(snapshot, place).replace(" file:", " copy:")
 }
