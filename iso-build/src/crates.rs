@@ -56,6 +56,13 @@ pub fn collect(cargo_home: &Path, locked: &[Locked], to: &Path) -> Result<()> {
     }
     copy(&index.join("config.json"), &new_index.join("config.json"))?;
     for one in locked {
+        let entry = Path::new(".cache").join(index_path(&one.name));
+        if index.join(&entry).is_file() {
+            let place = new_index.join(&entry);
+            let parent = place.parent().unwrap_or(&new_index);
+            fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+            copy(&index.join(&entry), &place)?;
+        }
         let file = format!("{}-{}.crate", one.name, one.version);
         let archive = cache.join(&file);
         if !archive.is_file() {
@@ -70,13 +77,6 @@ pub fn collect(cargo_home: &Path, locked: &[Locked], to: &Path) -> Result<()> {
                 "{} has SHA-256 {found}, which is not the one in Cargo.lock: remove it and fetch again (cargo fetch --locked)",
                 archive.display()
             )));
-        }
-        let entry = Path::new(".cache").join(index_path(&one.name));
-        if index.join(&entry).is_file() {
-            let place = new_index.join(&entry);
-            let parent = place.parent().unwrap_or(&new_index);
-            fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
-            copy(&index.join(&entry), &place)?;
         }
     }
     Ok(())
