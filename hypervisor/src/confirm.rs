@@ -52,7 +52,7 @@ pub struct Confirmed {
 ///
 /// # Errors
 /// A refusal with the reasons when the host does not become healthy in time; else when a step fails.
-pub fn confirm(machine: &Machine, limit: Duration, tell: impl FnMut(&Health)) -> Result<Confirmed> {
+pub fn confirm(machine: &Machine, limit: Duration, look: impl FnMut() -> Health) -> Result<Confirmed> {
     let _lock = lock(machine)?;
     let here = here(machine)?;
     let was_on_trial = here.slots.get(here.slot).state != State::Confirmed;
@@ -62,7 +62,7 @@ pub fn confirm(machine: &Machine, limit: Duration, tell: impl FnMut(&Health)) ->
             here.slot
         )));
     }
-    let health = health::wait(machine, limit, tell);
+    let health = health::wait(limit, look);
     if !health.healthy {
         bail!(Refused(format!(
             "slot {} is not healthy: {}",
@@ -94,7 +94,7 @@ fn keep(machine: &Machine, here: &Here) -> Result<()> {
 }
 
 /// Boot order and fallback image.
-fn put_first(machine: &Machine, table: &Table, slot: Slot) -> Result<()> {
+pub(crate) fn put_first(machine: &Machine, table: &Table, slot: Slot) -> Result<()> {
     Firmware::new(&machine.efibootmgr).put_first(table, slot)?;
     let esp = Esp::writable(machine, table)?;
     let digest = |name| Sha256::of_file(&esp.path(name)).map(|(digest, _)| digest);
@@ -137,7 +137,7 @@ pub enum Guarded {
 ///
 /// # Errors
 /// When it cannot be told what runs, or the record cannot be written. A release on trial is then not confirmed either.
-pub fn guard(machine: &Machine, deadline: Duration, tell: impl FnMut(&Health)) -> Result<Guarded> {
+pub fn guard(machine: &Machine, deadline: Duration, look: impl FnMut() -> Health) -> Result<Guarded> {
     let _lock = lock(machine)?;
     let here = here(machine)?;
     let slot = here.slot;
@@ -147,12 +147,12 @@ pub fn guard(machine: &Machine, deadline: Duration, tell: impl FnMut(&Health)) -
             Ok(Guarded::Looked {
                 slot,
                 other_failed,
-                health: health::wait(machine, deadline, tell),
+                health: health::wait(deadline, look),
             })
         }
         // An update that was cut between the order for the next start and its record leaves "empty" here.
         State::Trial | State::Empty => {
-            let health = health::wait(machine, deadline, tell);
+            let health = health::wait(deadline, look);
             let reason = if health.healthy {
                 match keep(machine, &here) {
                     Ok(()) => return Ok(Guarded::Kept { slot }),

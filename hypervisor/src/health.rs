@@ -67,7 +67,9 @@ pub struct Health {
 }
 
 impl Health {
-    fn of(checks: Vec<Check>) -> Self {
+    /// The sum of these checks.
+    #[must_use]
+    pub fn of(checks: Vec<Check>) -> Self {
         Self {
             healthy: checks.iter().all(|check| check.verdict == Verdict::Pass),
             checks,
@@ -100,11 +102,10 @@ pub fn examine(machine: &Machine) -> Health {
 }
 
 /// Looks until all is well or the time is over, and returns the last look.
-pub fn wait(machine: &Machine, limit: Duration, mut tell: impl FnMut(&Health)) -> Health {
+pub fn wait(limit: Duration, mut look: impl FnMut() -> Health) -> Health {
     let begin = Instant::now();
     loop {
-        let health = examine(machine);
-        tell(&health);
+        let health = look();
         if health.healthy || begin.elapsed() >= limit {
             return health;
         }

@@ -2,10 +2,10 @@
 //! The host: its disk's layout, its boot slots, updates, health, status and guests.
 
 pub mod bootentries;
+pub mod cli;
 pub mod confirm;
 pub mod esp;
 pub mod events;
-pub mod floor;
 pub mod gpt;
 pub mod guest;
 pub mod health;

@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use chrono::{DateTime, Utc};
 use nix::sys::stat::{major, minor, stat};
-use signing::clock;
 use signing::digest::{Sha256, read_bounded};
 
 use crate::layout::{self, ImageRelease};
@@ -109,19 +109,16 @@ impl Machine {
         self.state.join("datastore")
     }
 
-    /// The time that expiry is judged at: the clock, but never before the image was built or an update was verified.
+    /// When the running image was built: no clock is believed that is behind it.
     ///
     /// # Errors
-    /// When the floor cannot be read.
-    pub fn effective_time(&self) -> Result<chrono::DateTime<chrono::Utc>> {
-        let built = self.image_release()?.built;
-        let built = i64::try_from(built)
+    /// When the image does not say, or says an impossible time.
+    pub fn build_time(&self) -> Result<DateTime<Utc>> {
+        let seconds = self.image_release()?.built;
+        i64::try_from(seconds)
             .ok()
-            .and_then(|seconds| chrono::DateTime::from_timestamp(seconds, 0))
-            .with_context(|| format!("{} gives an impossible build time", self.release.display()))?;
-        Ok(crate::floor::load(&self.state)?
-            .map_or(built, |floor| floor.max(built))
-            .max(clock::now()))
+            .and_then(|seconds| DateTime::from_timestamp(seconds, 0))
+            .with_context(|| format!("{} gives an impossible build time", self.release.display()))
     }
 }
 

@@ -1,0 +1,364 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The command line of `bastide-host`.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use serde::Serialize;
+use signing::output::{self, Exit};
+
+use crate::confirm::{self, Guarded};
+use crate::events::{Event, Phase};
+use crate::guest::{self, Guest, Kind, Places};
+use crate::health::{self, Config, Health};
+use crate::layout::GUEST_DIRECTORY;
+use crate::machine::Machine;
+use crate::status;
+use crate::update::{self, Depth, Origin, Outcome, Step};
+
+/// Looks after one host: its slots, updates, health and guests.
+#[derive(Debug, Parser)]
+#[command(name = "bastide-host", version, max_term_width = 80, after_long_help = EXAMPLES)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  bastide-host status
+  bastide-host update /mnt/release-1.1.0.bundle --dry-run
+  bastide-host update --device /dev/sdb --reboot
+  bastide-host rollback --reboot
+  bastide-host guest run tiny
+
+Exit codes: 0 done, 1 failed, 2 wrong command line, 3 refused by verification or
+policy, 4 could not check.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Shows slots, versions, Secure Boot, Xen and health.
+    ///
+    /// Ends with 0 when the host is healthy, 1 when it is not, and 4 when health
+    /// could not be checked.
+    #[command(after_long_help = "Examples:\n  bastide-host status\n  bastide-host status --json")]
+    Status {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Installs the newest release of a bundle into the idle slot, on trial.
+    ///
+    /// Everything is verified before anything is written: the metadata against the
+    /// trusted root, the release against the running one, the boot image against
+    /// the site's Secure Boot certificate. The next start tries the release once;
+    /// it is kept only if the host becomes healthy.
+    #[command(after_long_help = "Examples:\n  bastide-host update release.bundle\n  \
+        bastide-host update release.bundle --dry-run --json\n  bastide-host update --device /dev/sdb1 --reboot")]
+    Update {
+        /// The bundle. Without it a stick labelled BASTIDE-UPD is looked for.
+        #[arg(conflicts_with = "device")]
+        bundle: Option<PathBuf>,
+        /// Take the one bundle on the file system of this device.
+        #[arg(long, value_name = "DEVICE")]
+        device: Option<PathBuf>,
+        /// Verify everything and write nothing.
+        #[arg(long)]
+        dry_run: bool,
+        /// Print the steps as JSON lines, and the outcome as the last one.
+        #[arg(long)]
+        json: bool,
+        /// Restart into the release when it is installed.
+        #[arg(long, conflicts_with = "dry_run")]
+        reboot: bool,
+    },
+    /// Keeps the running release if the host is healthy.
+    #[command(after_long_help = "Examples:\n  bastide-host confirm\n  bastide-host confirm --wait 120 --json")]
+    Confirm {
+        /// Wait so many seconds for the host to become healthy.
+        #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+        wait: u64,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Judges a release on trial at the start of the host: keeps it, or restarts
+    /// into the old one. Run by bastide-health.service.
+    #[command(after_long_help = "Examples:\n  bastide-host health-guard\n  bastide-host health-guard --deadline 600")]
+    HealthGuard {
+        /// Seconds to become healthy, instead of /etc/bastide/health.toml's
+        /// deadline_seconds (300).
+        #[arg(long, value_name = "SECONDS")]
+        deadline: Option<u64>,
+    },
+    /// Chooses the other confirmed release for all coming starts.
+    #[command(after_long_help = "Examples:\n  bastide-host rollback\n  bastide-host rollback --reboot")]
+    Rollback {
+        /// Restart into it.
+        #[arg(long)]
+        reboot: bool,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Runs small guests made of the image's own kernel.
+    #[command(
+        subcommand,
+        after_long_help = "Examples:\n  bastide-host guest run tiny\n  bastide-host guest list"
+    )]
+    Guest(GuestCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum GuestCommand {
+    /// Lists the running domains.
+    #[command(after_long_help = "Examples:\n  bastide-host guest list --json")]
+    List {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Starts a guest.
+    #[command(after_long_help = "Examples:\n  bastide-host guest run tiny\n  \
+        bastide-host guest run tiny --memory 256 --append \"quiet\"")]
+    Run {
+        /// Its name.
+        #[arg(value_parser = |name: &str| guest::checked_name(name).map_err(|error| error.to_string()))]
+        name: String,
+        /// How it is virtualised.
+        #[arg(long = "type", value_enum, default_value_t = Kind::Pv)]
+        kind: Kind,
+        /// Memory in MiB.
+        #[arg(long, default_value_t = 192, value_parser = clap::value_parser!(u32).range(32..))]
+        memory: u32,
+        /// Virtual processors.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=128))]
+        cpus: u32,
+        /// Its kernel, instead of the image's own.
+        #[arg(long)]
+        kernel: Option<PathBuf>,
+        /// Its initrd, instead of the image's guest.
+        #[arg(long)]
+        initrd: Option<PathBuf>,
+        /// More kernel arguments.
+        #[arg(long, default_value = "", value_name = "ARGUMENTS")]
+        append: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Stops a guest.
+    #[command(after_long_help = "Examples:\n  bastide-host guest stop tiny")]
+    Stop {
+        /// Its name.
+        #[arg(value_parser = |name: &str| guest::checked_name(name).map_err(|error| error.to_string()))]
+        name: String,
+    },
+    /// Shows the end of a guest's console.
+    #[command(after_long_help = "Examples:\n  bastide-host guest log tiny")]
+    Log {
+        /// Its name.
+        #[arg(value_parser = |name: &str| guest::checked_name(name).map_err(|error| error.to_string()))]
+        name: String,
+    },
+}
+
+/// Runs a command on this machine.
+///
+/// # Errors
+/// What the command's library function says.
+pub fn run(args: Args) -> Result<Exit> {
+    let machine = Machine::default();
+    match args.command {
+        Command::Status { json } => show_status(&machine, json),
+        Command::Update {
+            bundle,
+            device,
+            dry_run,
+            json,
+            reboot,
+        } => {
+            let origin = match (bundle, device) {
+                (Some(file), _) => Origin::File(file),
+                (None, Some(device)) => Origin::Device(device),
+                (None, None) => Origin::Search,
+            };
+            let depth = if dry_run { Depth::VerifyOnly } else { Depth::Install };
+            let outcome = run_update(&machine, &origin, depth, json)?;
+            if reboot && matches!(outcome, Outcome::OnTrial { .. }) {
+                confirm::restart()?;
+            }
+            Ok(Exit::Done)
+        }
+        Command::Confirm { wait, json } => {
+            let confirmed = confirm::confirm(&machine, Duration::from_secs(wait), || look(&machine))?;
+            let was = if confirmed.was_on_trial {
+                "is kept"
+            } else {
+                "was confirmed already"
+            };
+            print(
+                json,
+                &confirmed,
+                &format!("slot {} {was}: the host is healthy", confirmed.slot),
+            )
+        }
+        Command::HealthGuard { deadline } => guard(&machine, deadline),
+        Command::Rollback { reboot, json } => {
+            let chosen = confirm::rollback(&machine)?;
+            let version = chosen
+                .held
+                .version
+                .map_or_else(|| "its release".into(), |version| version.to_string());
+            print(
+                json,
+                &chosen,
+                &format!("slot {} ({version}) starts from now on", chosen.slot),
+            )?;
+            if reboot {
+                confirm::restart()?;
+            }
+            Ok(Exit::Done)
+        }
+        Command::Guest(command) => run_guest(command),
+    }
+}
+
+fn print(json: bool, value: &impl Serialize, text: &str) -> Result<Exit> {
+    if json {
+        output::json(value)?
+    } else {
+        output::line(text)?
+    }
+    Ok(Exit::Done)
+}
+
+/// The exit code that health deserves: what could not be checked is not what failed.
+fn exit_of(health: &Health) -> Exit {
+    let any = |verdict| health.checks.iter().any(|check| check.verdict == verdict);
+    if any(health::Verdict::Fail) {
+        Exit::Failed
+    } else if any(health::Verdict::CouldNotCheck) {
+        Exit::CouldNotCheck
+    } else {
+        Exit::Done
+    }
+}
+
+fn show_status(machine: &Machine, json: bool) -> Result<Exit> {
+    let status = status::collect(machine);
+    print(json, &status, &status.text())?;
+    Ok(exit_of(&status.health))
+}
+
+fn run_update(machine: &Machine, origin: &Origin, depth: Depth, json: bool) -> Result<Outcome> {
+    let (source, _stick) = update::open(machine, origin)?;
+    // A screen that is gone must not stop an update half-way, so nothing that it says is waited for.
+    let terminal = io::stderr().is_terminal();
+    let mut show = |event: Event<Step>| {
+        if json {
+            let _ = serde_json::to_string(&event).map(|line| output::line(&line));
+        } else if terminal && event.state == Phase::Progress {
+            let _ = write!(io::stderr(), "\r\x1b[K{event}");
+        } else if matches!(event.state, Phase::Done) {
+            let _ = writeln!(io::stderr(), "{}{event}", if terminal { "\r\x1b[K" } else { "" });
+        }
+        Ok(())
+    };
+    let outcome = update::update(machine, source, depth, &mut show)?;
+    if json {
+        let _ = output::line(&serde_json::to_string(&outcome)?);
+    } else {
+        let _ = output::line(&match &outcome {
+            Outcome::UpToDate { version } => format!("{version} runs and is the newest: nothing to do"),
+            Outcome::Verified { version, slot, .. } => format!("{version} is good and would go into slot {slot}"),
+            Outcome::OnTrial { version, slot, .. } => {
+                format!("{version} is in slot {slot} and starts next, once: restart the host to try it")
+            }
+        });
+    }
+    Ok(outcome)
+}
+
+fn look(machine: &Machine) -> Health {
+    let health = health::examine(machine);
+    if !health.healthy {
+        let _ = writeln!(io::stderr(), "not healthy yet: {}", health.reasons());
+    }
+    health
+}
+
+fn guard(machine: &Machine, deadline: Option<u64>) -> Result<Exit> {
+    let (config, complaint) = Config::load(&machine.health_config);
+    if let Some(complaint) = complaint {
+        let _ = writeln!(io::stderr(), "{complaint}");
+    }
+    let deadline = Duration::from_secs(deadline.unwrap_or(config.deadline_seconds));
+    let guarded = confirm::guard(machine, deadline, || look(machine))?;
+    let _ = output::line(&serde_json::to_string(&guarded)?);
+    match guarded {
+        Guarded::Kept { .. } => Ok(Exit::Done),
+        Guarded::Looked { health, .. } => Ok(exit_of(&health)),
+        Guarded::GoBack { slot, reason } => {
+            let _ = writeln!(
+                io::stderr(),
+                "slot {slot} is not kept, restarting into the other one: {reason}"
+            );
+            confirm::restart()?;
+            Ok(Exit::Failed)
+        }
+    }
+}
+
+fn run_guest(command: GuestCommand) -> Result<Exit> {
+    let places = Places::default();
+    match command {
+        GuestCommand::List { json } => {
+            let domains = guest::list()?;
+            let rows: Vec<String> = domains
+                .iter()
+                .map(|d| {
+                    format!(
+                        "{:<24} {:>4} {:>6} MiB {:>3} cpus {}",
+                        d.name, d.id, d.memory_mib, d.cpus, d.state
+                    )
+                })
+                .collect();
+            print(json, &domains, &rows.join("\n"))
+        }
+        GuestCommand::Run {
+            name,
+            kind,
+            memory,
+            cpus,
+            kernel,
+            initrd,
+            append,
+            json,
+        } => {
+            let guest = Guest {
+                name,
+                kind,
+                memory,
+                cpus,
+                kernel: kernel.map_or_else(guest::default_kernel, Ok)?,
+                initrd: initrd.unwrap_or_else(|| PathBuf::from(GUEST_DIRECTORY).join("initrd.img")),
+                arguments: append,
+            };
+            let domain = guest.run(&places)?;
+            print(json, &domain, &format!("{} runs as domain {}", domain.name, domain.id))
+        }
+        GuestCommand::Stop { name } => {
+            guest::stop(&name, &places)?;
+            output::line(&format!("{name} is stopped"))?;
+            Ok(Exit::Done)
+        }
+        GuestCommand::Log { name } => {
+            guest::log(&name, &places, &mut io::stdout())?;
+            Ok(Exit::Done)
+        }
+    }
+}

@@ -1,0 +1,429 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! An update: a verified release into the idle slot, and one start to prove itself.
+//!
+//! Attacks faced: an altered, truncated or foreign repository; one signed by too few keys; an older one; a stale one; a
+//! mixture of the parts of several releases; a boot image that the firmware would refuse, or that names another root; a
+//! disk that does not keep what it is given; and a power cut at any moment.
+//!
+//! Defence: nothing is written before the metadata, the choice, the boot image's signature and the sizes are good. The
+//! idle slot is made unusable durably before its first byte changes, and it becomes usable only by the last steps, after
+//! all of it was read back from the device. The running slot stays first in the boot order throughout. An interrupted
+//! update is simply begun again.
+//!
+//! Defence not made: the kernel's own drivers read a stick's file system before anything of it is verified, and a disk
+//! that lies about both its writes and its reads is found out only by dm-verity while it runs.
+
+mod choose;
+mod stick;
+mod write;
+
+use std::fmt;
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use signing::clock;
+use signing::digest::{Sha256, read_bounded};
+use signing::output::Refused;
+use signing::release::{Part, Version};
+use signing::secureboot;
+use signing::tuf::{Client, Datastore, DirectorySource, Limits, Source, VerifiedTarget};
+
+use crate::bootentries::Firmware;
+use crate::confirm;
+use crate::esp::Esp;
+use crate::events::{Event, Phase, Watch};
+use crate::gpt::{self, SlotPartitions, Table};
+use crate::layout::{self, Slot};
+use crate::machine::Machine;
+use crate::slots::{Held, Slots, State};
+
+pub use choose::Candidate;
+pub use stick::{Origin, Stick};
+
+/// The longest boot image that is read into memory.
+pub const MAX_BOOT_IMAGE: u64 = 160 << 20;
+
+/// The steps of an update, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Step {
+    /// The repository's metadata is verified.
+    Verify,
+    /// The newest release of the host's channel is chosen.
+    Choose,
+    /// The boot image is verified as the firmware will verify it.
+    CheckBootImage,
+    /// Sizes are compared with the slot and the EFI system partition.
+    CheckSlot,
+    /// The idle slot is made unusable. Nothing was written before this.
+    Invalidate,
+    /// The root file system is written.
+    WriteRoot,
+    /// Its hash tree is written.
+    WriteVerity,
+    /// Both are read back from the device.
+    ReadBack,
+    /// The partitions get the GUIDs that the root hash gives them.
+    SetGuids,
+    /// The boot image is written.
+    WriteBootImage,
+    /// The firmware's entry is made and ordered for the next start, once.
+    OrderTrial,
+    /// The trial is recorded.
+    Record,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Verify => "verify metadata",
+            Self::Choose => "choose release",
+            Self::CheckBootImage => "check boot image",
+            Self::CheckSlot => "check slot",
+            Self::Invalidate => "invalidate slot",
+            Self::WriteRoot => "write root",
+            Self::WriteVerity => "write verity",
+            Self::ReadBack => "read back",
+            Self::SetGuids => "set partition GUIDs",
+            Self::WriteBootImage => "write boot image",
+            Self::OrderTrial => "order trial start",
+            Self::Record => "record trial",
+        })
+    }
+}
+
+/// How far to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// Everything is verified and nothing is written but the TUF client's memory.
+    VerifyOnly,
+    /// The update is made.
+    Install,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "outcome")]
+pub enum Outcome {
+    /// The newest release is the running one.
+    UpToDate {
+        /// The running release.
+        version: Version,
+    },
+    /// It would be installed.
+    Verified {
+        /// The offered release.
+        version: Version,
+        /// Its root hash.
+        root_hash: Sha256,
+        /// The slot that it would go to.
+        slot: Slot,
+    },
+    /// It is installed and starts next, once.
+    OnTrial {
+        /// The installed release.
+        version: Version,
+        /// Its root hash.
+        root_hash: Sha256,
+        /// Its slot.
+        slot: Slot,
+    },
+}
+
+/// A repository to update from, with the stick that it lies on.
+///
+/// # Errors
+/// When there is none, or it is neither a bundle nor a repository's directory.
+pub fn open(machine: &Machine, origin: &Origin) -> Result<(Box<dyn Source>, Option<Stick>)> {
+    let (path, stick) = match origin {
+        Origin::File(path) => (path.clone(), None),
+        Origin::Device(device) => {
+            let stick = Stick::mount(&machine.run, device)?;
+            (stick.bundle()?, Some(stick))
+        }
+        Origin::Search => {
+            let stick = Stick::mount(&machine.run, &stick::labelled()?)?;
+            (stick.bundle()?, Some(stick))
+        }
+    };
+    if path.is_dir() {
+        return Ok((Box::new(DirectorySource::below(&path)), stick));
+    }
+    bail!("bundles land with offline-repo: {}", path.display())
+}
+
+/// Where an update goes.
+struct Target {
+    table: Table,
+    running: Slot,
+    idle: Slot,
+    partitions: SlotPartitions,
+}
+
+/// Updates the host from a repository.
+///
+/// # Errors
+/// A refusal in one line where verification or policy says no; else what failed, and at what.
+pub fn update<S: Source>(machine: &Machine, source: S, depth: Depth, watch: &mut dyn Watch<Step>) -> Result<Outcome> {
+    let _lock = confirm::lock(machine)?;
+    let target = target(machine)?;
+    let mut client = step(watch, Step::Verify, |_| verify(machine, source))?;
+    let Some(release) = step(watch, Step::Choose, |_| choose(machine, &mut client))? else {
+        return Ok(Outcome::UpToDate {
+            version: machine.image_release()?.version,
+        });
+    };
+    let boot_image = step(watch, Step::CheckBootImage, |_| {
+        check_boot_image(machine, &mut client, &release)
+    })?;
+    step(watch, Step::CheckSlot, |_| {
+        check_slot(machine, &target, &release, &boot_image)
+    })?;
+    let (version, root_hash, slot) = (release.version, release.root_hash, target.idle);
+    if depth == Depth::VerifyOnly {
+        return Ok(Outcome::Verified {
+            version,
+            root_hash,
+            slot,
+        });
+    }
+    step(watch, Step::Invalidate, |_| invalidate(machine, &target))?;
+    let parts = [
+        (Step::WriteRoot, &target.partitions.root, release.part(Part::Root)?),
+        (
+            Step::WriteVerity,
+            &target.partitions.verity,
+            release.part(Part::Verity)?,
+        ),
+    ];
+    for (name, partition, part) in &parts {
+        step(watch, *name, |watch| {
+            write::stream(&mut client, part, partition, *name, watch)?;
+            Ok((
+                (),
+                format!(
+                    "{} MiB into {}",
+                    part.length.div_ceil(1 << 20),
+                    partition.node.display()
+                ),
+            ))
+        })?;
+    }
+    step(watch, Step::ReadBack, |watch| {
+        let total = parts.iter().map(|(_, _, part)| part.length).sum();
+        let mut done = 0;
+        for (_, partition, part) in &parts {
+            write::read_back(part, partition, watch, &mut done, total)?;
+        }
+        Ok(((), "the device holds what was signed".into()))
+    })?;
+    step(watch, Step::SetGuids, |_| {
+        // The root's comes last: a half-set pair is no slot.
+        gpt::set_guid(
+            &target.table.disk,
+            &target.partitions.verity,
+            layout::verity_guid(&root_hash),
+        )?;
+        gpt::set_guid(
+            &target.table.disk,
+            &target.partitions.root,
+            layout::root_guid(&root_hash),
+        )?;
+        Ok(((), format!("root hash {root_hash}")))
+    })?;
+    step(watch, Step::WriteBootImage, |_| {
+        Esp::writable(machine, &target.table)?.write(slot.boot_image(), &boot_image)?;
+        Ok(((), slot.boot_image().into()))
+    })?;
+    step(watch, Step::OrderTrial, |_| order_trial(machine, &target))?;
+    step(watch, Step::Record, |_| {
+        let mut slots = Slots::load(&machine.slots_file())?;
+        *slots.get_mut(slot) = Held::release(version, root_hash, State::Trial);
+        slots.store(&machine.slots_file())?;
+        Ok(((), format!("{version} in slot {slot} starts next, once")))
+    })?;
+    Ok(Outcome::OnTrial {
+        version,
+        root_hash,
+        slot,
+    })
+}
+
+/// Runs one step between its events.
+fn step<T>(
+    watch: &mut dyn Watch<Step>,
+    name: Step,
+    work: impl FnOnce(&mut dyn Watch<Step>) -> Result<(T, String)>,
+) -> Result<T> {
+    watch.event(Event::now(name, Phase::Start, ""))?;
+    match work(watch) {
+        Ok((value, detail)) => {
+            watch.event(Event::now(name, Phase::Done, detail))?;
+            Ok(value)
+        }
+        Err(error) => {
+            // The error itself matters more than a screen that is gone.
+            drop(watch.event(Event::now(name, Phase::Failed, format!("{error:#}"))));
+            Err(error)
+        }
+    }
+}
+
+fn target(machine: &Machine) -> Result<Target> {
+    let table = Table::read(&machine.boot_disk()?)?;
+    let running = table.slot_holding(&machine.running_root_hash()?)?;
+    let slots = Slots::load(&machine.slots_file())?;
+    let state = slots.get(running).state;
+    if state != State::Confirmed {
+        // The idle slot is what this one falls back to.
+        bail!(Refused(format!(
+            "slot {running} runs and is {state}: confirm it or restart into the other slot, then update"
+        )));
+    }
+    let idle = running.other();
+    let partitions = table.slot(idle)?;
+    Ok(Target {
+        table,
+        running,
+        idle,
+        partitions,
+    })
+}
+
+fn verify<S: Source>(machine: &Machine, source: S) -> Result<(Client<S>, String)> {
+    let root = machine.trust.join("root.json");
+    let root =
+        read_bounded(&root, 1 << 20).with_context(|| format!("cannot read the trust root {}", root.display()))?;
+    let datastore = Datastore::open_or_create(&machine.datastore(), &root)?;
+    let now = datastore.effective_now(clock::now(), Some(machine.build_time()?))?;
+    let mut client = Client::open(datastore, source, Limits::default(), now)?;
+    client.refresh()?;
+    Ok((
+        client,
+        format!("authentic, and fresh at {}", now.format("%Y-%m-%d %H:%M UTC")),
+    ))
+}
+
+fn choose<S: Source>(machine: &Machine, client: &mut Client<S>) -> Result<(Option<Candidate<VerifiedTarget>>, String)> {
+    let running = machine.image_release()?;
+    let offered = choose::newest(&client.targets()?, &running.channel)?;
+    let running_hash = machine.running_root_hash()?;
+    let (offer, now) = (offered.version, running.version);
+    if offer < now {
+        bail!(Refused(format!(
+            "the newest release offered is {offer}, older than {now} that runs: a rollback is refused"
+        )));
+    }
+    if offer > now {
+        return Ok((Some(offered), format!("{offer} after {now}")));
+    }
+    if offered.root_hash != running_hash {
+        bail!(Refused(format!(
+            "release {offer} is offered with another root hash than the one that runs under this version"
+        )));
+    }
+    Ok((None, format!("{now} runs and is the newest")))
+}
+
+fn check_boot_image<S: Source>(
+    machine: &Machine,
+    client: &mut Client<S>,
+    release: &Candidate<VerifiedTarget>,
+) -> Result<(Vec<u8>, String)> {
+    let part = release.part(Part::Xen)?;
+    if part.length > MAX_BOOT_IMAGE {
+        bail!(Refused(format!(
+            "{} is longer than the {} MiB of a boot image",
+            part.name,
+            MAX_BOOT_IMAGE >> 20
+        )));
+    }
+    let mut image = Vec::with_capacity(usize::try_from(part.length)?);
+    client.fetch(&part, &mut image)?;
+    let place = machine.trust.join("db.der");
+    let certificate =
+        read_bounded(&place, 64 << 10).with_context(|| format!("cannot read the certificate {}", place.display()))?;
+    if let Err(error) = secureboot::verify_pe(&image, &certificate).map_err(anyhow::Error::from) {
+        bail!(Refused(format!(
+            "{} would not start under Secure Boot here: {error:#}",
+            part.name
+        )));
+    }
+    let parameter = format!("{}={}", layout::PARAM_ROOT_HASH, release.root_hash);
+    if !contains(&image, parameter.as_bytes()) {
+        bail!(Refused(format!(
+            "{} does not start the root file system that it is released with",
+            part.name
+        )));
+    }
+    Ok((image, "signed with the site's Secure Boot key".into()))
+}
+
+fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
+    let Some((first, rest)) = wanted.split_first() else {
+        return true;
+    };
+    let mut from = bytes;
+    while let Some(at) = from.iter().position(|byte| byte == first) {
+        from = &from[at + 1..];
+        if from.starts_with(rest) {
+            return true;
+        }
+    }
+    false
+}
+
+fn check_slot(
+    machine: &Machine,
+    target: &Target,
+    release: &Candidate<VerifiedTarget>,
+    boot_image: &[u8],
+) -> Result<((), String)> {
+    for (part, partition) in [
+        (Part::Root, &target.partitions.root),
+        (Part::Verity, &target.partitions.verity),
+    ] {
+        let length = release.part(part)?.length;
+        if length > partition.size {
+            bail!(Refused(format!(
+                "{} of release {} has {} MiB and {} has {} MiB: this host must be installed anew for it",
+                part.file(),
+                release.version,
+                length.div_ceil(1 << 20),
+                partition.node.display(),
+                partition.size >> 20
+            )));
+        }
+    }
+    // Once as the slot's image, and once more when it becomes the fallback.
+    let esp = Esp::writable(machine, &target.table)?;
+    esp.require_room(2 * boot_image.len() as u64, target.idle.boot_image())?;
+    Ok(((), format!("slot {} has room", target.idle)))
+}
+
+fn invalidate(machine: &Machine, target: &Target) -> Result<((), String)> {
+    // A rollback that was ordered and not started yet would start the slot that is about to be overwritten.
+    confirm::put_first(machine, &target.table, target.running)?;
+    let mut slots = Slots::load(&machine.slots_file())?;
+    *slots.get_mut(target.idle) = Held::empty();
+    slots.store(&machine.slots_file())?;
+    Firmware::new(&machine.efibootmgr).remove(target.idle)?;
+    Esp::writable(machine, &target.table)?.remove(target.idle.boot_image())?;
+    for partition in [&target.partitions.root, &target.partitions.verity] {
+        gpt::set_guid(&target.table.disk, partition, gpt::random_guid()?)?;
+    }
+    Ok(((), format!("slot {} holds nothing now", target.idle)))
+}
+
+fn order_trial(machine: &Machine, target: &Target) -> Result<((), String)> {
+    let firmware = Firmware::new(&machine.efibootmgr);
+    let number = firmware.create(&target.table, target.idle)?;
+    firmware.set_next(number)?;
+    if firmware.read()?.next != Some(number) {
+        bail!(
+            "the firmware did not keep BootNext: start {:?} once from its menu",
+            target.idle.boot_label()
+        );
+    }
+    Ok(((), format!("Boot{number:04X} {:?}", target.idle.boot_label())))
+}

@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! A host on a disk image: real partitions on a loop device, real file systems, a real TUF repository, and a firmware
+//! that is a directory. Needs root, and says so.
+
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+pub mod repository;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hypervisor::gpt::Table;
+use hypervisor::health::{Check, Health, Verdict};
+use hypervisor::layout::{self, Slot};
+use hypervisor::machine::Machine;
+use hypervisor::slots::{Slots, State};
+use nix::mount::{MntFlags, umount2};
+use signing::digest::Sha256;
+use signing::process::Cmd;
+use signing::release::Version;
+use tempfile::TempDir;
+
+pub use repository::{Release, Site};
+
+pub const MIB: u64 = 1 << 20;
+const ROOT: u64 = 8 * MIB;
+const VERITY: u64 = 2 * MIB;
+
+/// A loop device with partitions, gone when dropped.
+pub struct Loop(pub PathBuf);
+
+impl Loop {
+    pub fn of(image: &Path) -> Self {
+        let output = Cmd::new("losetup")
+            .args(["--find", "--show"])
+            .arg(image)
+            .output()
+            .unwrap();
+        Self(String::from_utf8(output).unwrap().trim().into())
+    }
+
+    /// Partitions through an ioctl: the test machine's kernel need not understand GPT itself.
+    pub fn with_partitions(image: &Path) -> Self {
+        let device = Self::of(image);
+        Cmd::new("partx").arg("--add").arg(&device.0).run().unwrap();
+        device
+    }
+
+    pub fn partition(&self, number: u32) -> PathBuf {
+        PathBuf::from(format!("{}p{number}", self.0.display()))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        drop(Cmd::new("partx").arg("--delete").arg(&self.0).run());
+        drop(Cmd::new("losetup").arg("--detach").arg(&self.0).run());
+    }
+}
+
+/// An installed host: version 1.0.0 confirmed in slot A.
+pub struct Host {
+    pub machine: Machine,
+    pub site: Site,
+    pub installed: Release,
+    device: Loop,
+    directory: TempDir,
+}
+
+pub fn version(text: &str) -> Version {
+    text.parse().unwrap()
+}
+
+impl Host {
+    pub fn install() -> Self {
+        assert!(
+            nix::unistd::geteuid().is_root(),
+            "this test needs root: it attaches and mounts a disk image"
+        );
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        for name in ["state", "esp", "trust", "run", "efivars", "nvram", "health.d"] {
+            fs::create_dir(path(name)).unwrap();
+        }
+        let device = make_disk(&path("disk.img"));
+        for (number, mount) in [(1, "esp"), (6, "state")] {
+            let node = device.partition(number);
+            Cmd::new("mkfs.ext4").args(["-q", "-F"]).arg(&node).run().unwrap();
+            Cmd::new("mount").arg(&node).arg(path(mount)).run().unwrap();
+        }
+        let site = Site::new();
+        fs::write(path("trust/root.json"), &site.root).unwrap();
+        fs::write(path("trust/db.der"), site.db_certificate()).unwrap();
+        let machine = Machine {
+            disk: Some(device.0.clone()),
+            state_mount: path("state"),
+            state: path("state/bastide"),
+            esp_mount: path("esp"),
+            trust: path("trust"),
+            release: path("release.json"),
+            command_line: path("cmdline"),
+            efivars: path("efivars"),
+            efibootmgr: path("nvram/efibootmgr"),
+            health_checks: path("health.d"),
+            health_config: path("health.toml"),
+            run: path("run"),
+        };
+        let installed = site.release("1.0.0", 1);
+        let host = Self {
+            machine,
+            site,
+            installed,
+            device,
+            directory,
+        };
+        host.lay_down();
+        host
+    }
+
+    fn lay_down(&self) {
+        let release = &self.installed;
+        fs::create_dir(&self.machine.state).unwrap();
+        let table = self.table();
+        for (partition, bytes) in [(2, &release.root), (3, &release.verity)] {
+            let mut content = fs::OpenOptions::new()
+                .write(true)
+                .open(self.device.partition(partition))
+                .unwrap();
+            std::io::Write::write_all(&mut content, bytes).unwrap();
+            content.sync_all().unwrap();
+        }
+        for (number, guid) in [
+            (2, layout::root_guid(&release.root_hash)),
+            (3, layout::verity_guid(&release.root_hash)),
+        ] {
+            let partition = table
+                .partitions
+                .iter()
+                .find(|partition| partition.number == number)
+                .unwrap();
+            hypervisor::gpt::set_guid(&table.disk, partition, guid).unwrap();
+        }
+        for name in [Slot::A.boot_image(), layout::FALLBACK_IMAGE] {
+            let place = self.machine.esp_mount.join(name);
+            fs::create_dir_all(place.parent().unwrap()).unwrap();
+            fs::write(place, &release.xen).unwrap();
+        }
+        Cmd::new("mount")
+            .args(["-o", "remount,ro"])
+            .arg(&self.machine.esp_mount)
+            .run()
+            .unwrap();
+        Slots::installed(release.version, release.root_hash)
+            .store(&self.machine.slots_file())
+            .unwrap();
+        let esp_guid = table.esp().unwrap().guid;
+        fs::write(self.nvram("esp-guid"), esp_guid.to_string()).unwrap();
+        fs::write(self.nvram("0003"), "Bastide A\t\\EFI\\bastide\\slot-a.efi").unwrap();
+        fs::write(self.nvram("0000"), "UiApp\tFvVol").unwrap();
+        fs::write(self.nvram("order"), "0003,0000").unwrap();
+        fs::write(&self.machine.efibootmgr, include_str!("efibootmgr.sh")).unwrap();
+        Cmd::new("chmod")
+            .arg("755")
+            .arg(&self.machine.efibootmgr)
+            .run()
+            .unwrap();
+        self.start(release);
+    }
+
+    fn nvram(&self, name: &str) -> PathBuf {
+        self.directory.path().join("nvram").join(name)
+    }
+
+    /// What a start of this release leaves: its command line and its own facts. The firmware clears BootNext first.
+    pub fn start(&self, release: &Release) {
+        drop(fs::remove_file(self.nvram("next")));
+        fs::write(
+            &self.machine.command_line,
+            format!("ro bastide.roothash={} bastide.mode=host\n", release.root_hash),
+        )
+        .unwrap();
+        fs::write(&self.machine.release, serde_json::to_vec(&release.facts()).unwrap()).unwrap();
+    }
+
+    /// What the firmware would start at a power-on now, by its label.
+    pub fn would_start(&self) -> String {
+        let number = match fs::read_to_string(self.nvram("next")) {
+            Ok(number) => number,
+            Err(_) => self.order()[0].clone(),
+        };
+        fs::read_to_string(self.nvram(number.trim()))
+            .unwrap()
+            .split('\t')
+            .next()
+            .unwrap()
+            .to_owned()
+    }
+
+    pub fn order(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.nvram("order")).unwrap();
+        text.trim().split(',').map(str::to_owned).collect()
+    }
+
+    /// The label of the first entry of the boot order.
+    pub fn first(&self) -> String {
+        let text = fs::read_to_string(self.nvram(&self.order()[0])).unwrap();
+        text.split('\t').next().unwrap().to_owned()
+    }
+
+    pub fn table(&self) -> Table {
+        Table::read(&self.device.0).unwrap()
+    }
+
+    pub fn slots(&self) -> Slots {
+        Slots::load(&self.machine.slots_file()).unwrap()
+    }
+
+    pub fn esp(&self, name: &str) -> Option<Vec<u8>> {
+        fs::read(self.machine.esp_mount.join(name)).ok()
+    }
+
+    pub fn esp_is_read_only(&self) -> bool {
+        let place = self.machine.esp_mount.to_string_lossy().into_owned();
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        mounts.lines().any(|line| {
+            let words: Vec<&str> = line.split(' ').collect();
+            words[1] == place && words[3].split(',').any(|option| option == "ro")
+        })
+    }
+
+    /// Whether both partitions of a slot hold this release, read past the cache.
+    pub fn content_is(&self, slot: Slot, release: &Release) -> bool {
+        let partitions = self.table().slot(slot).unwrap();
+        [(&partitions.root, &release.root), (&partitions.verity, &release.verity)]
+            .iter()
+            .all(|(partition, bytes)| {
+                let blocks = bytes.len().div_ceil(MIB as usize).to_string();
+                let output = Cmd::new("dd")
+                    .args(["bs=1M", "iflag=direct", "status=none", &format!("count={blocks}")])
+                    .arg(format!("if={}", partition.node.display()))
+                    .output()
+                    .unwrap();
+                output[..bytes.len()] == **bytes
+            })
+    }
+
+    /// What must hold after any cut: the old release starts and is whole, and the new one is whole wherever anything
+    /// takes it for a release.
+    pub fn assert_nothing_half(&self, new: &Release) {
+        assert_eq!(self.first(), "Bastide A", "the boot order names the old slot first");
+        assert!(self.content_is(Slot::A, &self.installed));
+        assert_eq!(self.esp(Slot::A.boot_image()).as_ref(), Some(&self.installed.xen));
+        assert_eq!(self.esp(layout::FALLBACK_IMAGE).as_ref(), Some(&self.installed.xen));
+        let table = self.table();
+        assert_eq!(table.slot_holding(&self.installed.root_hash).unwrap(), Slot::A);
+        let whole = self.content_is(Slot::B, new);
+        let named = table.slot(Slot::B).unwrap().hold(&new.root_hash);
+        assert!(whole || !named, "a slot is named by its hash only when it is whole");
+        let state = self.slots().get(Slot::B).state;
+        assert_ne!(state, State::Confirmed);
+        if state == State::Trial || self.would_start() == "Bastide B" {
+            assert!(whole && named, "a trial is whole");
+            assert_eq!(self.esp(Slot::B.boot_image()).as_ref(), Some(&new.xen));
+        }
+        if let Some(image) = self.esp(Slot::B.boot_image()) {
+            assert_eq!(
+                image, new.xen,
+                "a boot image stands under its name only when it is whole"
+            );
+        }
+        assert!(self.esp_is_read_only());
+    }
+
+    /// All that a refused update must leave as it was.
+    pub fn fingerprint(&self) -> String {
+        let mut nvram: Vec<_> = fs::read_dir(self.nvram(""))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        nvram.sort();
+        let nvram: Vec<String> = nvram
+            .iter()
+            .map(|path| Sha256::of(&fs::read(path).unwrap()).to_string())
+            .collect();
+        format!(
+            "{nvram:?} {:?} {:?} {:?} {:?}",
+            self.slots(),
+            self.table(),
+            self.esp(Slot::A.boot_image()).map(|image| Sha256::of(&image)),
+            self.esp(Slot::B.boot_image()).map(|image| Sha256::of(&image)),
+        )
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        for place in [&self.machine.esp_mount, &self.machine.state_mount] {
+            let _ = umount2(place, MntFlags::MNT_DETACH);
+        }
+    }
+}
+
+fn make_disk(image: &Path) -> Loop {
+    let file = fs::File::create(image).unwrap();
+    file.set_len(96 * MIB).unwrap();
+    let sizes = [16 * MIB, ROOT, VERITY, ROOT, VERITY];
+    let mut script = String::from("label: gpt\n");
+    for partition in layout::PARTITIONS {
+        let size = sizes
+            .get(partition.number as usize - 1)
+            .map(|size| format!("size={}KiB, ", size >> 10));
+        script += &format!(
+            "{}name={}, type={}\n",
+            size.unwrap_or_default(),
+            partition.name,
+            partition.kind
+        );
+    }
+    Cmd::new("sfdisk")
+        .arg("--quiet")
+        .arg(image)
+        .input(script)
+        .run()
+        .unwrap();
+    Loop::with_partitions(image)
+}
+
+pub fn healthy() -> Health {
+    Health::of(Vec::new())
+}
+
+pub fn sick() -> Health {
+    let (name, detail) = ("xenstored".into(), "it does not answer".into());
+    Health::of(vec![Check {
+        name,
+        verdict: Verdict::Fail,
+        detail,
+    }])
+}
+
+pub const AT_ONCE: Duration = Duration::ZERO;

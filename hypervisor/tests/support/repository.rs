@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! A site that signs, releases, and repositories of them: made by the author's real code.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use hypervisor::layout::ImageRelease;
+use signing::clock;
+use signing::digest::Sha256;
+use signing::release::{Custom, Part, Version};
+use signing::secureboot::{Identity, sign_pe};
+use signing::tuf::author::{self, Delegation, Ed25519Signer, Header, KeySet, MetaEntry, RootPlan, Signer, TargetEntry};
+
+/// The keys of a site.
+pub struct Site {
+    pub root: Vec<u8>,
+    online: Ed25519Signer,
+    db: Identity,
+}
+
+/// A release of random bytes under its own hash.
+#[derive(Clone)]
+pub struct Release {
+    pub version: Version,
+    pub root: Vec<u8>,
+    pub verity: Vec<u8>,
+    pub xen: Vec<u8>,
+    pub root_hash: Sha256,
+}
+
+impl Release {
+    pub fn facts(&self) -> ImageRelease {
+        ImageRelease {
+            version: self.version,
+            channel: "stable".into(),
+            snapshot: "base".into(),
+            built: 1_700_000_000,
+        }
+    }
+
+    fn parts(&self) -> [(Part, &[u8]); 3] {
+        [
+            (Part::Root, &self.root),
+            (Part::Verity, &self.verity),
+            (Part::Xen, &self.xen),
+        ]
+    }
+}
+
+/// How a repository is made, beside its releases.
+#[derive(Clone, Copy)]
+pub struct Terms {
+    /// The version of all its metadata but root.
+    pub version: u64,
+    /// When its timestamp expires.
+    pub expires: DateTime<Utc>,
+}
+
+impl Terms {
+    pub fn version(version: u64) -> Self {
+        Self {
+            version,
+            expires: clock::now() + TimeDelta::days(30),
+        }
+    }
+}
+
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    // Xorshift: the bytes must only differ.
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend(state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+impl Site {
+    pub fn new() -> Self {
+        let (online, _) = Ed25519Signer::generate().unwrap();
+        let now = clock::now();
+        let header = Header {
+            version: 1,
+            expires: now + TimeDelta::days(3650),
+            signed_at: now - TimeDelta::days(1),
+        };
+        let keys = || KeySet::single(online.public());
+        let plan = RootPlan {
+            header,
+            root: keys(),
+            targets: keys(),
+            snapshot: keys(),
+            timestamp: keys(),
+        };
+        let root = author::root(&plan, &[&online]).unwrap();
+        Self {
+            root,
+            online,
+            db: Identity::generate("Test db", now).unwrap(),
+        }
+    }
+
+    pub fn db_certificate(&self) -> &[u8] {
+        self.db.certificate().to_der()
+    }
+
+    pub fn release(&self, version: &str, seed: u64) -> Release {
+        // Not a multiple of any block, so that ends are seen.
+        let root = noise(seed, 5 * 1024 * 1024 + 12_288);
+        let verity = noise(seed + 1000, 150_000);
+        let root_hash = Sha256::of(&root);
+        let xen = sign_pe(&boot_image(&root_hash), &self.db).unwrap();
+        Release {
+            version: version.parse().unwrap(),
+            root,
+            verity,
+            xen,
+            root_hash,
+        }
+    }
+
+    pub fn publish(&self, directory: &Path, releases: &[&Release], terms: Terms) {
+        let (metadata, targets) = (directory.join("metadata"), directory.join("targets"));
+        fs::create_dir_all(&metadata).unwrap();
+        let signed_at = clock::now() - TimeDelta::hours(1);
+        let far = clock::now() + TimeDelta::days(365);
+        let header = |expires: DateTime<Utc>| Header {
+            version: terms.version,
+            expires,
+            signed_at: signed_at.min(expires - TimeDelta::days(1)),
+        };
+        let mut entries = BTreeMap::new();
+        for release in releases {
+            for (part, bytes) in release.parts() {
+                let custom = Custom {
+                    version: release.version,
+                    channel: "stable".into(),
+                    part,
+                    root_hash: release.root_hash,
+                    size: bytes.len() as u64,
+                };
+                let serde_json::Value::Object(custom) = serde_json::to_value(custom).unwrap() else {
+                    unreachable!()
+                };
+                let sha256 = Sha256::of(bytes);
+                let entry = TargetEntry {
+                    length: bytes.len() as u64,
+                    sha256,
+                    custom: Some(custom),
+                };
+                entries.insert(part.target(release.version), entry);
+                let place = targets.join(format!("host/{}/{sha256}.{}", release.version, part.file()));
+                fs::create_dir_all(place.parent().unwrap()).unwrap();
+                fs::write(place, bytes).unwrap();
+            }
+        }
+        let delegation = Delegation {
+            name: "host".into(),
+            keys: KeySet::single(self.online.public()),
+            paths: vec!["host/*/*".into()],
+            terminating: true,
+        };
+        let signers: [&dyn Signer; 1] = [&self.online];
+        let version = terms.version;
+        let host = author::targets(&header(far), &entries, &[], &signers).unwrap();
+        let top = author::targets(&header(far), &BTreeMap::new(), &[delegation], &signers).unwrap();
+        let meta = BTreeMap::from([
+            ("targets.json".to_owned(), MetaEntry::of(version, &top)),
+            ("host.json".to_owned(), MetaEntry::of(version, &host)),
+        ]);
+        let snapshot = author::snapshot(&header(far), &meta, &signers).unwrap();
+        let timestamp =
+            author::timestamp(&header(terms.expires), &MetaEntry::of(version, &snapshot), &signers).unwrap();
+        for (name, bytes) in [
+            ("1.root.json".to_owned(), &self.root),
+            ("timestamp.json".to_owned(), &timestamp),
+            (format!("{version}.snapshot.json"), &snapshot),
+            (format!("{version}.targets.json"), &top),
+            (format!("{version}.host.json"), &host),
+        ] {
+            fs::write(metadata.join(name), bytes).unwrap();
+        }
+    }
+}
+
+/// The recipe of the smallest boot image: DOS header, PE32+ headers, and a section `.config` with the kernel's arguments.
+pub fn boot_image(root_hash: &Sha256) -> Vec<u8> {
+    const PE: usize = 64;
+    const OPTIONAL: usize = PE + 24;
+    const OPTIONAL_SIZE: usize = 112 + 16 * 8;
+    let mut image = vec![0; 512];
+    let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, b"MZ");
+    put(0x3c, &(PE as u32).to_le_bytes());
+    put(PE, b"PE\0\0\x64\x86");
+    put(PE + 6, &1_u16.to_le_bytes());
+    put(PE + 20, &(OPTIONAL_SIZE as u16).to_le_bytes());
+    put(OPTIONAL, &0x20b_u16.to_le_bytes());
+    put(OPTIONAL + 60, &512_u32.to_le_bytes());
+    put(OPTIONAL + 108, &16_u32.to_le_bytes());
+    let section = OPTIONAL + OPTIONAL_SIZE;
+    put(section, b".config\0");
+    put(section + 16, &512_u32.to_le_bytes());
+    put(section + 20, &512_u32.to_le_bytes());
+    let mut config = format!("[global]\nkernel=vmlinuz bastide.roothash={root_hash} bastide.mode=host\n").into_bytes();
+    config.resize(512, 0);
+    image.extend(config);
+    image
+}
