@@ -9,6 +9,7 @@ pub mod events;
 pub mod gpt;
 pub mod guest;
 pub mod health;
+pub mod init;
 pub mod layout;
 pub mod machine;
 pub mod probe;
