@@ -14,6 +14,7 @@ pub mod limits;
 mod model;
 pub mod names;
 pub mod repository;
+mod role_keys;
 pub mod source;
 pub mod trail;
 

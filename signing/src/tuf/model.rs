@@ -7,11 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
-use ring::signature::{
-    ECDSA_P256_SHA256_ASN1, ED25519, RSA_PSS_2048_8192_SHA256, UnparsedPublicKey, VerificationAlgorithm,
-};
+use ring::signature::UnparsedPublicKey;
 use serde_json::{Map, Value};
-use tough::schema::key::Key;
 
 use super::author::SIGNED_AT;
 use super::error::TufError;
@@ -19,6 +16,7 @@ use super::hashes::Hashes;
 use super::json;
 use super::limits::Limits;
 use super::names::{check_role_name, check_target_name, pattern_matches};
+use super::role_keys::{PublicKey, RoleKeys, material, read_keys, read_role_keys};
 use crate::digest::Sha256;
 
 pub(super) type Result<T> = std::result::Result<T, TufError>;
@@ -32,12 +30,12 @@ pub(super) struct SignedFile {
 }
 
 /// A reader of one object that names the file in its errors.
-struct Object<'a> {
-    what: &'a str,
-    map: &'a Map<String, Value>,
+pub(super) struct Object<'a> {
+    pub what: &'a str,
+    pub map: &'a Map<String, Value>,
 }
 
-fn malformed(what: &str, why: impl Into<String>) -> TufError {
+pub(super) fn malformed(what: &str, why: impl Into<String>) -> TufError {
     TufError::Malformed {
         what: what.to_owned(),
         why: why.into(),
@@ -56,7 +54,7 @@ impl<'a> Object<'a> {
         malformed(self.what, format!("{key:?} is not {wanted}"))
     }
 
-    fn object(&self, key: &str) -> Result<Object<'a>> {
+    pub(super) fn object(&self, key: &str) -> Result<Object<'a>> {
         match self.map.get(key).and_then(Value::as_object) {
             Some(map) => Ok(Object { what: self.what, map }),
             None => Err(self.wrong(key, "an object")),
@@ -70,7 +68,7 @@ impl<'a> Object<'a> {
         }
     }
 
-    fn strings(&self, key: &str) -> Result<Vec<String>> {
+    pub(super) fn strings(&self, key: &str) -> Result<Vec<String>> {
         self.list(key)?
             .iter()
             .map(|value| {
@@ -96,7 +94,7 @@ impl<'a> Object<'a> {
         }
     }
 
-    fn positive(&self, key: &str) -> Result<u64> {
+    pub(super) fn positive(&self, key: &str) -> Result<u64> {
         match self.number(key)? {
             0 => Err(self.wrong(key, "a number from 1 on")),
             number => Ok(number),
@@ -214,64 +212,6 @@ pub(super) struct Header {
     pub version: u64,
     pub expires: DateTime<Utc>,
     pub signed_at: Option<DateTime<Utc>>,
-}
-
-#[derive(Debug, Clone)]
-pub(super) enum PublicKey {
-    Known(Box<Key>),
-    /// A kind or scheme that this client does not know: it can stand in metadata, but it verifies nothing.
-    Unknown,
-}
-
-/// The keys of one role, by identifier, and how many of them must sign.
-#[derive(Debug, Clone)]
-pub(super) struct RoleKeys {
-    pub keys: BTreeMap<String, PublicKey>,
-    pub threshold: u64,
-}
-
-/// The algorithm and the public part of a key.
-fn material(key: &Key) -> (&'static dyn VerificationAlgorithm, &[u8]) {
-    match key {
-        Key::Ed25519 { keyval, .. } => (&ED25519, &keyval.public),
-        Key::Ecdsa { keyval, .. } | Key::EcdsaOld { keyval, .. } => (&ECDSA_P256_SHA256_ASN1, &keyval.public),
-        Key::Rsa { keyval, .. } => (&RSA_PSS_2048_8192_SHA256, &keyval.public),
-    }
-}
-
-fn read_keys(object: &Object<'_>) -> Result<BTreeMap<String, PublicKey>> {
-    let mut keys = BTreeMap::new();
-    for (keyid, value) in object.object("keys")?.map {
-        let form = json::canonical(value).map_err(|error| malformed(object.what, error.to_string()))?;
-        // 4.3: clients must calculate each identifier to verify that it is correct for its key.
-        if Sha256::of(&form).to_string() != *keyid {
-            return Err(malformed(
-                object.what,
-                format!("{keyid:?} is not the identifier of its key"),
-            ));
-        }
-        let key = match serde_json::from_value(value.clone()) {
-            Ok(key) => PublicKey::Known(Box::new(key)),
-            Err(_) => PublicKey::Unknown,
-        };
-        keys.insert(keyid.clone(), key);
-    }
-    Ok(keys)
-}
-
-fn read_role_keys(object: &Object<'_>, all: &BTreeMap<String, PublicKey>) -> Result<RoleKeys> {
-    let mut keys = BTreeMap::new();
-    for keyid in object.strings("keyids")? {
-        // An identifier without its key can never sign.
-        let key = all.get(&keyid).cloned().unwrap_or(PublicKey::Unknown);
-        if keys.insert(keyid, key).is_some() {
-            return Err(malformed(object.what, "a role lists one key twice"));
-        }
-    }
-    Ok(RoleKeys {
-        keys,
-        threshold: object.positive("threshold")?,
-    })
 }
 
 /// Section 4.3.

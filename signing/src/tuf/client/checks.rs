@@ -2,7 +2,8 @@
 //! The checks that several clauses share.
 
 use super::super::error::TufError;
-use super::super::model::{Header, MetaFile, Result, RoleKeys};
+use super::super::model::{Header, MetaFile, Result};
+use super::super::role_keys::RoleKeys;
 use super::super::source::{Source, SourceError};
 use super::super::trail::TrailCheck;
 
