@@ -8,8 +8,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
-use signing::process::Cmd;
+use anyhow::{Context, Result, anyhow, bail};
+use signing::output::Refused;
+use signing::process::{Cmd, ProcessError};
 
 use crate::spec::{Role, Spec};
 use crate::upstream::Identity;
@@ -128,6 +129,7 @@ impl Apt {
             .args(["-qq", "-o", "APT::Update::Error-Mode=any", "update"]);
         update
             .run()
+            .map_err(judge)
             .context("apt cannot fetch the package lists (is the network there? --upstream names another mirror)")
     }
 
@@ -182,6 +184,7 @@ impl Apt {
             .args(names)
             .dir(directory)
             .run()
+            .map_err(judge)
             .context("apt cannot download packages (what has arrived is kept: run the command again)")
     }
 
@@ -194,6 +197,17 @@ impl Apt {
         fs::remove_dir_all(&lists)
             .and_then(|()| fs::create_dir_all(lists.join("partial")))
             .with_context(|| format!("cannot empty {}", lists.display()))
+    }
+}
+
+/// Tells apt's refusals from its failures; both end the run.
+fn judge(error: ProcessError) -> anyhow::Error {
+    const REFUSALS: [&str; 4] = ["Hash Sum mismatch", "unexpected size", "GPG error", "is not signed"];
+    let text = error.to_string();
+    if REFUSALS.iter().any(|words| text.contains(words)) {
+        anyhow!(Refused(text))
+    } else {
+        error.into()
     }
 }
 
@@ -250,6 +264,10 @@ Acquire::GzipIndexes "true";
 Acquire::CompressionTypes::Order:: "xz";
 Acquire::IndexTargets::deb::Packages::KeepCompressedAs "xz";
 Acquire::AllowInsecureRepositories "false";
+// Judged here, with a reason that names the clock.
+Acquire::Check-Valid-Until "false";
+// Codename and date are compared here; a suite that becomes oldstable is no error.
+Acquire::AllowReleaseInfoChange "true";
 Acquire::AllowDowngradeToInsecureRepositories "false";
 // The private root need not be open to apt's own user.
 APT::Sandbox::User "root";

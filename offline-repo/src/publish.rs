@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! `publish`: from a build to signed targets. This is the first signature of the way: nothing leaves without it.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::Path;
 
@@ -11,17 +10,16 @@ use serde::Serialize;
 use signing::digest;
 use signing::keys::Passphrase;
 use signing::output::Refused;
-use signing::release::{Custom, Part, Release, Version};
+use signing::release::{Custom, Part, PartFile, Release, Version};
 use signing::site::{Role, Site, Trust};
-use signing::tuf::author::{self, Delegation, Header, KeySet, MetaEntry, Signer, TargetEntry};
+use signing::tuf::author::{KeySet, Signer, TargetEntry};
 use signing::tuf::client::consistent_path;
+use signing::tuf::repository::{Expiry, Repository as Editor, Signers};
 
-use crate::repository::{Reading, Repository};
+use crate::repository::{LARGEST_ROOT, Reading, Repository};
 
 /// The largest `release.json`.
 const LARGEST_FACTS: u64 = 1 << 20;
-/// How much longer the top-level targets role lives than what is signed with every release: its key stays away.
-const TARGETS_LIVE_LONGER: Duration = Duration::days(365);
 
 /// What happened.
 #[derive(Debug, Clone, Serialize)]
@@ -69,44 +67,35 @@ pub enum Mode {
 /// [`Refused`] in the chain when the build is not what it says, or the repository not what the site signed; else when
 /// something could not be done. What readers of the repository see changes with the last write, or not at all.
 pub fn publish(repository: &Repository, options: &Options<'_>, tell: &mut dyn FnMut(u64, u64)) -> Result<Summary> {
-    let _lock = repository.lock()?;
-    let trust = Trust::open(&options.site.trust_dir())?;
+    let root = Trust::open(&options.site.trust_dir())?.root()?;
     let before = match repository.is_published() {
-        true => Some(
-            repository
-                .read(&trust.root()?)
-                .context("the repository is not this site's")?,
-        ),
+        true => Some(repository.read(&root).context("the repository is not this site's")?),
         false => None,
     };
-    let build = options
-        .build
-        .map(|build| Ok::<_, anyhow::Error>((build, read_build(build)?)))
-        .transpose()?;
-    let expires = options.expires.unwrap_or(options.now + Duration::days(365));
-    let bytes = build
-        .as_ref()
-        .map_or(0, |(_, facts)| facts.parts.iter().map(|part| part.size).sum());
-    let timestamp = before
-        .as_ref()
-        .and_then(|reading| reading.role("timestamp"))
-        .map_or(0, |(version, _)| version);
+    let build = match options.build {
+        Some(directory) => Some((directory, read_build(directory)?)),
+        None => None,
+    };
+    let timestamp = before.as_ref().and_then(|reading| reading.role("timestamp"));
     let mut summary = Summary {
         version: build.as_ref().map(|(_, facts)| facts.version),
         changed: true,
-        bytes,
-        expires,
-        timestamp: timestamp + 1,
+        bytes: build
+            .as_ref()
+            .map_or(0, |(_, facts)| facts.parts.iter().map(|part| part.size).sum()),
+        expires: options.expires.unwrap_or(options.now + Duration::days(365)),
+        timestamp: timestamp.map_or(0, |(version, _)| version) + 1,
     };
-    if let Some((_, facts)) = &build
-        && let Some(before) = &before
+    if let (Some((_, facts)), Some(before), Some((version, expires))) = (&build, &before, timestamp)
         && is_published(facts, before)?
         && options.expires.is_none()
     {
-        summary.changed = false;
-        summary.timestamp = timestamp;
-        summary.expires = before.role("timestamp").map_or(expires, |(_, expires)| expires);
-        return Ok(summary);
+        return Ok(Summary {
+            changed: false,
+            timestamp: version,
+            expires,
+            ..summary
+        });
     }
     if build.is_none() && before.is_none() {
         bail!(
@@ -117,25 +106,7 @@ pub fn publish(repository: &Repository, options: &Options<'_>, tell: &mut dyn Fn
     if options.mode == Mode::DryRun {
         return Ok(summary);
     }
-    if let Some((directory, facts)) = &build {
-        copy_parts(repository, directory, facts, tell)?;
-    }
-    copy_roots(repository, options.site)?;
-    sign(
-        repository,
-        options,
-        before.as_ref(),
-        build.as_ref().map(|(_, facts)| facts),
-        expires,
-    )?;
-    let after = repository
-        .read(&trust.root()?)
-        .context("what was written does not verify")?;
-    ensure!(
-        after.role("timestamp").map(|(version, _)| version) == Some(summary.timestamp),
-        "the repository {} was changed by somebody else meanwhile",
-        repository.root().display()
-    );
+    summary.timestamp = sign(repository, options, &root, build.as_ref(), summary.expires, tell)?;
     Ok(summary)
 }
 
@@ -218,143 +189,82 @@ fn copy_parts(repository: &Repository, build: &Path, facts: &Release, tell: &mut
     Ok(())
 }
 
-/// Takes over the site's roots with their OpenPGP signatures. Root files are never changed once they are there.
-fn copy_roots(repository: &Repository, site: &Site) -> Result<()> {
-    let directory = site.metadata_dir();
-    for version in 1.. {
-        let name = format!("{version}.root.json");
-        let path = directory.join(&name);
-        if !path.exists() {
-            ensure!(version > 1, "the site has no {}", path.display());
-            return Ok(());
-        }
-        for name in [name.clone(), format!("{name}.asc")] {
-            let path = directory.join(&name);
-            let bytes = digest::read_bounded(&path, crate::repository::LARGEST_ROOT)
-                .with_context(|| format!("cannot read {}", path.display()))?;
-            if !fs::read(repository.metadata(&name)).is_ok_and(|there| there == bytes) {
-                repository.write_metadata(&name, &bytes)?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Signs what changed, from the releases to the timestamp, and writes the timestamp last.
+/// Copies the parts and signs; gives the version of the timestamp.
 fn sign(
     repository: &Repository,
     options: &Options<'_>,
-    before: Option<&Reading>,
-    release: Option<&Release>,
+    root: &[u8],
+    build: Option<&(&Path, Release)>,
     expires: DateTime<Utc>,
-) -> Result<()> {
+    tell: &mut dyn FnMut(u64, u64),
+) -> Result<u64> {
+    let mut editor = open(repository, options.site, root)?;
+    if let Some((directory, facts)) = build {
+        copy_parts(repository, directory, facts, tell)?;
+        for part in &facts.parts {
+            let (name, entry) = (part.part.target(facts.version), target(facts, part)?);
+            // Judged before without the lock; a version must not change its content in between.
+            if editor.targets().get(&name).is_some_and(|there| *there != entry) {
+                return Err(anyhow!(Refused(format!("{name} is published with another content"))));
+            }
+            editor.put(&name, entry)?;
+        }
+    }
     // Metadata that is born expired is asked for by who wants to see it refused.
     let signed_at = options.now.min(expires - Duration::days(1));
-    let version = |role: &str| {
-        before
-            .and_then(|reading| reading.role(role))
-            .map_or(0, |(version, _)| version)
-    };
-    let header = |role: &str, expires: DateTime<Utc>| Header {
-        version: version(role) + 1,
-        expires,
-        signed_at,
-    };
     let key = |role: Role| options.site.signer(role, options.passphrase);
-
-    let host_key = key(Role::Host)?;
-    let host_header = header("host", expires);
-    let mut entries: BTreeMap<String, TargetEntry> = BTreeMap::new();
-    for target in before.iter().flat_map(|reading| &reading.targets) {
-        if target.role == "host" {
-            let custom = target.custom.as_ref().and_then(serde_json::Value::as_object).cloned();
-            let entry = TargetEntry {
-                length: target.length,
-                sha256: target.sha256,
-                custom,
-            };
-            entries.insert(target.name.clone(), entry);
-        }
-    }
-    for (name, entry) in release.map(targets_of).transpose()?.into_iter().flatten() {
-        entries.insert(name, entry);
-    }
-    let host = author::targets(&host_header, &entries, &[], &[&host_key])?;
-
-    let mut meta = BTreeMap::from([("host.json".to_owned(), MetaEntry::of(host_header.version, &host))]);
-    let mut fresh_targets = None;
-    match kept_targets(repository, before, &host_key, expires)? {
-        Some(entry) => {
-            meta.insert("targets.json".to_owned(), entry);
-        }
-        None => {
-            let header = header("targets", expires + TARGETS_LIVE_LONGER);
-            let delegation = Delegation {
-                name: "host".to_owned(),
-                keys: KeySet::single(host_key.public()),
-                paths: vec!["host/*/*".to_owned()],
-                terminating: true,
-            };
-            let bytes = author::targets(&header, &BTreeMap::new(), &[delegation], &[&key(Role::Targets)?])?;
-            meta.insert("targets.json".to_owned(), MetaEntry::of(header.version, &bytes));
-            fresh_targets = Some((header.version, bytes));
-        }
-    }
-    let snapshot_header = header("snapshot", expires);
-    let snapshot = author::snapshot(&snapshot_header, &meta, &[&key(Role::Snapshot)?])?;
-    let entry = MetaEntry::of(snapshot_header.version, &snapshot);
-    let timestamp = author::timestamp(&header("timestamp", expires), &entry, &[&key(Role::Timestamp)?])?;
-
-    repository.write_metadata(&format!("{}.host.json", host_header.version), &host)?;
-    if let Some((version, bytes)) = fresh_targets {
-        repository.write_metadata(&format!("{version}.targets.json"), &bytes)?;
-    }
-    repository.write_metadata(&format!("{}.snapshot.json", snapshot_header.version), &snapshot)?;
-    repository.write_metadata("timestamp.json", &timestamp)
+    let host = key(Role::Host)?;
+    let signers = Signers {
+        targets: &[&key(Role::Targets)?],
+        host: &[&host],
+        snapshot: &[&key(Role::Snapshot)?],
+        timestamp: &[&key(Role::Timestamp)?],
+    };
+    let versions = editor.publish(
+        &KeySet::single(host.public()),
+        &signers,
+        &Expiry::all(expires),
+        signed_at,
+    )?;
+    Ok(versions.timestamp)
 }
 
-/// The targets role as it stands, if it still delegates to the host key and lives long enough.
-fn kept_targets(
-    repository: &Repository,
-    before: Option<&Reading>,
-    host: &dyn Signer,
-    expires: DateTime<Utc>,
-) -> Result<Option<MetaEntry>> {
-    let Some(before) = before else { return Ok(None) };
-    let Some((version, lives_until)) = before.role("targets") else {
-        return Ok(None);
+/// Opens the repository for editing and takes over the site's new roots with the OpenPGP signatures of all.
+fn open(repository: &Repository, site: &Site, root: &[u8]) -> Result<Editor> {
+    let read = |name: &str| {
+        let path = site.metadata_dir().join(name);
+        digest::read_bounded(&path, LARGEST_ROOT).with_context(|| format!("cannot read {}", path.display()))
     };
-    let host = author::key_id(&host.public())?;
-    let checks = before
-        .trail
-        .files
-        .iter()
-        .filter(|file| file.role == "host")
-        .flat_map(|file| &file.checks);
-    let same_key = checks.map(|check| &check.keys).any(|keys| *keys == [host.clone()]);
-    if !same_key || lives_until < expires {
-        return Ok(None);
+    let mut editor = if repository.metadata("1.root.json").exists() {
+        Editor::open(repository.root(), root)?
+    } else {
+        Editor::create(repository.root(), &read("1.root.json")?)?
+    };
+    for version in 1.. {
+        let name = format!("{version}.root.json");
+        if !site.metadata_dir().join(&name).exists() {
+            break;
+        }
+        let signature = format!("{name}.asc");
+        repository.write_metadata(&signature, &read(&signature)?)?;
+        if version > editor.root_version() {
+            editor.add_root(&read(&name)?)?;
+        }
     }
-    let path = repository.metadata(&format!("{version}.targets.json"));
-    let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(Some(MetaEntry::of(version, &bytes)))
+    Ok(editor)
 }
 
-fn targets_of(release: &Release) -> Result<Vec<(String, TargetEntry)>> {
-    let entry = |part: &signing::release::PartFile| {
-        let custom = serde_json::to_value(Custom {
-            version: release.version,
-            channel: release.channel.clone(),
-            part: part.part,
-            root_hash: release.root_hash,
-            size: part.size,
-        })?;
-        let entry = TargetEntry {
-            length: part.size,
-            sha256: part.sha256,
-            custom: custom.as_object().cloned(),
-        };
-        Ok((part.part.target(release.version), entry))
-    };
-    release.parts.iter().map(entry).collect()
+fn target(release: &Release, part: &PartFile) -> Result<TargetEntry> {
+    let custom = serde_json::to_value(Custom {
+        version: release.version,
+        channel: release.channel.clone(),
+        part: part.part,
+        root_hash: release.root_hash,
+        size: part.size,
+    })?;
+    Ok(TargetEntry {
+        length: part.size,
+        sha256: part.sha256,
+        custom: custom.as_object().cloned(),
+    })
 }

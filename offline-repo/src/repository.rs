@@ -260,7 +260,11 @@ impl Repository {
             return Ok(());
         }
         let write = || format!("cannot write {}", place.display());
-        fs::create_dir_all(place.parent().unwrap_or(&self.root)).with_context(write)?;
+        let directory = place.parent().unwrap_or(&self.root);
+        fs::create_dir_all(directory).with_context(write)?;
+        for above in directory.ancestors().take_while(|above| above.starts_with(&self.root)) {
+            durable::sync_directory(above).with_context(write)?;
+        }
         let mut writer = Hashing {
             inner: durable::Writer::new(&place, 0o644).with_context(write)?,
             hasher: digest::Hasher::new(),

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! What the tests of this crate are made of: a small Debian archive with its own key, a site, and builds.
+
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::sync::OnceLock;
+
+use chrono::{DateTime, Duration, Utc};
+use sequoia_openpgp as openpgp;
+use sequoia_openpgp::serialize::SerializeInto;
+use sequoia_openpgp::serialize::stream::{Message, Signer};
+use signing::clock::now;
+use signing::digest::Sha256;
+use signing::keys::Passphrase;
+use signing::process::Cmd;
+use signing::release::{Part, PartFile, Release};
+use signing::site::{Plan, Site};
+
+/// What a run of `bastide-repo` said.
+pub struct Said {
+    pub status: ExitStatus,
+    pub out: String,
+    pub err: String,
+}
+
+impl Said {
+    /// Asserts the exit code and gives both outputs.
+    pub fn ends(self, code: i32) -> Self {
+        assert_eq!(self.status.code(), Some(code), "out: {}\nerr: {}", self.out, self.err);
+        self
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.out).unwrap()
+    }
+}
+
+/// Runs `bastide-repo`.
+pub fn repo<A: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = A>) -> Said {
+    let (status, out, err) = Cmd::new(env!("CARGO_BIN_EXE_bastide-repo"))
+        .args(args)
+        .status()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Said {
+        status,
+        out: text(out),
+        err: text(err),
+    }
+}
+
+/// Flips one bit in the middle of a file, in place but not through hard links.
+pub fn flip(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::remove_file(path).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+/// A package of the archive.
+#[derive(Clone)]
+pub struct Deb {
+    pub name: &'static str,
+    pub version: &'static str,
+    pub depends: &'static str,
+    pub content: Vec<u8>,
+}
+
+pub fn deb(name: &'static str, version: &'static str, depends: &'static str) -> Deb {
+    // Only the hash of a package counts here: nobody unpacks it.
+    let content = format!("{name} {version}\n").repeat(1000).into_bytes();
+    Deb {
+        name,
+        version,
+        depends,
+        content,
+    }
+}
+
+/// An upstream: a directory with an archive `debian`, and a specification that pins its key.
+pub struct Archive {
+    pub directory: tempfile::TempDir,
+    key: openpgp::Cert,
+    pub date: DateTime<Utc>,
+    pub valid_until: Option<DateTime<Utc>>,
+    pub codename: &'static str,
+}
+
+impl Archive {
+    pub fn new() -> Self {
+        let (key, _) = openpgp::cert::CertBuilder::new()
+            .add_userid("Test archive")
+            .add_signing_subkey()
+            .set_creation_time(std::time::SystemTime::from(now() - Duration::days(30)))
+            .generate()
+            .unwrap();
+        let archive = Self {
+            directory: tempfile::tempdir().unwrap(),
+            key,
+            date: now() - Duration::hours(1),
+            valid_until: None,
+            codename: "small",
+        };
+        let public = archive.key.armored().to_vec().unwrap();
+        fs::write(archive.at("key.asc"), public).unwrap();
+        archive
+    }
+
+    pub fn at(&self, path: &str) -> PathBuf {
+        self.directory.path().join(path)
+    }
+
+    pub fn upstream(&self) -> String {
+        format!("file:{}", self.directory.path().display())
+    }
+
+    /// Writes the specification and gives its path.
+    pub fn spec(&self, host: &[&str], guest: &[&str]) -> PathBuf {
+        let text = format!(
+            "name = \"test\"\narchitecture = \"amd64\"\nkeyring = \"key.asc\"\n\n[[suite]]\npath = \"debian\"\n\
+             name = \"small\"\ncomponents = [\"main\"]\nsigned_by = [\"{}\"]\n\n[packages]\nhost = {host:?}\nguest = {guest:?}\n",
+            self.key.fingerprint().to_hex()
+        );
+        let path = self.at("spec.toml");
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// Writes packages and lists, and signs them.
+    pub fn publish(&self, debs: &[Deb]) {
+        let mut packages = String::new();
+        for deb in debs {
+            let file = format!("pool/main/{}_{}_amd64.deb", deb.name, deb.version);
+            let place = self.at("debian").join(&file);
+            fs::create_dir_all(place.parent().unwrap()).unwrap();
+            fs::write(place, &deb.content).unwrap();
+            packages.push_str(&format!(
+                "Package: {}\nVersion: {}\nArchitecture: amd64\nMaintainer: Test <test@example.org>\nSection: misc\n\
+                 Depends: {}\nFilename: {file}\nSize: {}\nSHA256: {}\nDescription: test\n\n",
+                deb.name,
+                deb.version,
+                deb.depends,
+                deb.content.len(),
+                Sha256::of(&deb.content)
+            ));
+        }
+        let packages = packages.replace("Depends: \n", "");
+        let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 6);
+        encoder.write_all(packages.as_bytes()).unwrap();
+        self.publish_index(packages.as_bytes(), &encoder.finish().unwrap());
+    }
+
+    /// Signs these bytes as the index, whatever they are.
+    pub fn publish_index(&self, plain: &[u8], compressed: &[u8]) {
+        let dists = self.at("debian/dists/small");
+        fs::create_dir_all(dists.join("main/binary-amd64")).unwrap();
+        fs::write(dists.join("main/binary-amd64/Packages.xz"), compressed).unwrap();
+        let stamp = |time: DateTime<Utc>| time.format("%a, %d %b %Y %H:%M:%S UTC").to_string();
+        let until = self.valid_until.map(|time| format!("Valid-Until: {}\n", stamp(time)));
+        let release = format!(
+            "Origin: Test\nSuite: small\nCodename: {}\nDate: {}\n{}Architectures: amd64\nComponents: main\nSHA256:\n \
+             {} {} main/binary-amd64/Packages\n {} {} main/binary-amd64/Packages.xz\n",
+            self.codename,
+            stamp(self.date),
+            until.unwrap_or_default(),
+            Sha256::of(plain),
+            plain.len(),
+            Sha256::of(compressed),
+            compressed.len()
+        );
+        fs::write(dists.join("InRelease"), self.sign(&release)).unwrap();
+    }
+
+    fn sign(&self, text: &str) -> Vec<u8> {
+        let policy = openpgp::policy::StandardPolicy::new();
+        let key = self
+            .key
+            .keys()
+            .with_policy(&policy, None)
+            .for_signing()
+            .secret()
+            .next()
+            .unwrap();
+        let pair = key.key().clone().into_keypair().unwrap();
+        let mut signed = Vec::new();
+        let signer = Signer::new(Message::new(&mut signed), pair).unwrap().cleartext();
+        let mut message = signer.build().unwrap();
+        message.write_all(text.as_bytes()).unwrap();
+        message.finalize().unwrap();
+        signed
+    }
+}
+
+const PASSPHRASE: &str = "correct horse battery";
+
+/// One site for all tests of a program: its keys are slow to make.
+pub fn site() -> &'static Path {
+    static MADE: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
+    let (_, path) = MADE.get_or_init(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let path = make_site(directory.path(), "site");
+        fs::write(directory.path().join("passphrase"), PASSPHRASE).unwrap();
+        (directory, path)
+    });
+    path
+}
+
+pub fn make_site(directory: &Path, name: &str) -> PathBuf {
+    let plan = Plan {
+        directory: directory.join(name),
+        name: "Test".into(),
+        keys: 3,
+        threshold: 2,
+        root_expires: now() + Duration::days(700),
+    };
+    let passphrase = Passphrase::new(PASSPHRASE.into()).unwrap();
+    let site: Site = signing::site::init(&plan, &passphrase, now(), &mut |_| ()).unwrap();
+    site.directory().to_path_buf()
+}
+
+pub fn passphrase_file() -> PathBuf {
+    site().parent().unwrap().join("passphrase")
+}
+
+pub fn trust() -> PathBuf {
+    site().join("trust")
+}
+
+/// A build's directory with small parts.
+pub fn build(directory: &Path, version: &str) -> PathBuf {
+    let build = directory.join(format!("build-{version}"));
+    fs::create_dir_all(&build).unwrap();
+    let mut parts = Vec::new();
+    for part in Part::ALL {
+        let content = format!("{} of {version}\n", part.file()).repeat(5000);
+        fs::write(build.join(part.file()), &content).unwrap();
+        parts.push(PartFile {
+            part,
+            size: content.len() as u64,
+            sha256: Sha256::of(content.as_bytes()),
+        });
+    }
+    let release = Release {
+        format: 1,
+        version: version.parse().unwrap(),
+        channel: "stable".into(),
+        root_hash: Sha256::of(version.as_bytes()),
+        snapshot: "base".into(),
+        source_date_epoch: 1_700_000_000,
+        parts,
+    };
+    fs::write(build.join("release.json"), serde_json::to_vec(&release).unwrap()).unwrap();
+    build
+}
