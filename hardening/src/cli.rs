@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The command line of `bastide-audit`.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, anyhow};
+use chrono::{DateTime, Utc};
+use clap::{Args, Parser, Subcommand};
+use signing::output::{self, Exit};
+use signing::{clock, durable};
+
+use crate::facts::{Facts, Live, Recorded, Recorder};
+use crate::profile::{Area, Check, Profile};
+use crate::report::{Report, Subject, byhand, html, text};
+use crate::trace::release::Question;
+use crate::trace::trust::Trust;
+use crate::trace::{bundle, host, iso, repository};
+use crate::verdict::Outcome;
+
+/// Where the image of a host has its trust directory.
+const TRUST: &str = "/usr/share/bastide/trust";
+
+/// Audit media, repositories, bundles and hosts: signatures to the pinned root, packages to upstream, hardening.
+#[derive(Debug, Parser)]
+#[command(
+    name = "bastide-audit",
+    version,
+    max_term_width = 80,
+    after_long_help = "\
+Exit status:
+  0  everything that was checked holds
+  1  the audit could not be made
+  2  wrong command line
+  3  something that was checked does not hold
+  4  nothing failed, but something could not be checked
+
+Examples:
+  Audit an installation image, and make a page for the files:
+    bastide-audit iso bastide-1.0.0.iso --trust trust --html audit.html
+
+  Audit what a courier brought before it is imported:
+    bastide-audit bundle update.bundle --trust trust
+
+  Audit the running host and keep the result for a machine:
+    bastide-audit host --json audit.json
+
+  Record a host, and audit the recording elsewhere:
+    bastide-audit host --record host-17
+    bastide-audit host --from host-17 --trust trust --html host-17.html
+
+  What does a check want, and why?
+    bastide-audit profile explain SSH-01
+"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Audit an ISO image, or the stick that it was written to
+    ///
+    /// Every file of the image must be metadata that was verified or a target that it names; the ESP's boot image must be
+    /// the installer that the metadata names; there is one other file that may be there, the answer, and it is named.
+    /// X.iso.asc is looked for beside X.iso.
+    #[command(
+        after_long_help = "Examples:\n  bastide-audit iso bastide-1.0.0.iso --trust trust\n  bastide-audit iso /dev/sdb --trust trust --json -\n"
+    )]
+    Iso(Medium),
+    /// Audit a repository in a directory
+    #[command(after_long_help = "Examples:\n  bastide-audit repo /srv/bastide/repo --trust trust --html repo.html\n")]
+    Repo(Medium),
+    /// Audit a bundle
+    #[command(after_long_help = "Examples:\n  bastide-audit bundle update.bundle --trust trust\n")]
+    Bundle(Medium),
+    /// Audit the running host, or a recording of one
+    ///
+    /// Needs root for what only root may read; what cannot be read could not be checked.
+    #[command(
+        after_long_help = "Examples:\n  bastide-audit host --html host.html\n  bastide-audit host --record host-17\n  bastide-audit host --from host-17 --trust trust --json -\n"
+    )]
+    Host(HostArgs),
+    /// Show hardening profiles
+    #[command(
+        subcommand,
+        after_long_help = "Examples:\n  bastide-audit profile list\n  bastide-audit profile list base --json\n  bastide-audit profile explain BOOT-01\n"
+    )]
+    Profile(ProfileCommand),
+}
+
+#[derive(Debug, Args)]
+struct Reports {
+    /// Write the report as JSON to this file, or to standard output with `-`
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
+    json: Option<PathBuf>,
+    /// Write the report as one self-contained HTML page to this file
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Judge freshness as of this time instead of now (RFC 3339)
+    #[arg(long, value_name = "TIME")]
+    at: Option<DateTime<Utc>>,
+}
+
+#[derive(Debug, Args)]
+struct Medium {
+    /// What to audit
+    file: PathBuf,
+    /// The trust directory that the auditor brought along
+    #[arg(long, value_name = "DIR")]
+    trust: Option<PathBuf>,
+    #[command(flatten)]
+    reports: Reports,
+}
+
+#[derive(Debug, Args)]
+struct HostArgs {
+    /// The hardening profile
+    #[arg(long, default_value = "base")]
+    profile: String,
+    /// The trust directory; the host's own by default, which then vouches for itself
+    #[arg(long, value_name = "DIR")]
+    trust: Option<PathBuf>,
+    /// Write down everything that is looked at into this new directory
+    #[arg(long, value_name = "DIR", conflicts_with = "from")]
+    record: Option<PathBuf>,
+    /// Audit this recording instead of the running system
+    #[arg(long, value_name = "DIR", requires = "trust")]
+    from: Option<PathBuf>,
+    #[command(flatten)]
+    reports: Reports,
+}
+
+#[derive(Debug, Subcommand)]
+enum ProfileCommand {
+    /// List the profiles, or the checks of one
+    List {
+        /// The profile
+        name: Option<String>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say what a check looks at, why, and what to do
+    Explain {
+        /// The check, such as SSH-01
+        check: String,
+        /// The profile
+        #[arg(long, default_value = "base")]
+        profile: String,
+    },
+}
+
+/// Runs a command and gives its exit code.
+///
+/// # Errors
+/// When the audit could not be made at all.
+pub fn run(cli: Cli) -> Result<ExitCode> {
+    match cli.command {
+        Command::Iso(medium) => {
+            let mut subject = Subject::new("iso", medium.file.display().to_string());
+            let audit = |question: Question<'_>| iso::iso(&medium.file, question, &mut subject);
+            let (audited, at) = ask(&medium, false, audit)?;
+            finish(Report::new(subject, at, audited.sections), &medium.reports)
+        }
+        Command::Repo(medium) => {
+            let (audited, at) = ask(&medium, true, |question| repository::repository(&medium.file, question))?;
+            let mut subject = Subject::new("repository", medium.file.display().to_string());
+            subject.fact("releases", audited.versions.join(", "));
+            finish(Report::new(subject, at, audited.sections), &medium.reports)
+        }
+        Command::Bundle(medium) => {
+            let length = fs::metadata(&medium.file)
+                .with_context(|| format!("cannot open {}", medium.file.display()))?
+                .len();
+            let (audited, at) = ask(&medium, false, |question| Ok(bundle::bundle(&medium.file, question)))?;
+            let mut subject = Subject::new("bundle", medium.file.display().to_string());
+            subject.fact("size", crate::trace::bytes(length));
+            subject.fact("releases", audited.versions.join(", "));
+            finish(Report::new(subject, at, audited.sections), &medium.reports)
+        }
+        Command::Host(args) => run_host(&args),
+        Command::Profile(command) => profile(command),
+    }
+}
+
+fn ask<T>(
+    medium: &Medium,
+    complete: bool,
+    audit: impl FnOnce(Question<'_>) -> io::Result<T>,
+) -> Result<(T, DateTime<Utc>)> {
+    let trust = Trust::open(medium.trust.as_deref().unwrap_or(Path::new(TRUST)))?;
+    let now = medium.reports.at.unwrap_or_else(clock::now);
+    let audited = audit(Question {
+        trust: &trust,
+        now,
+        complete,
+    })
+    .with_context(|| format!("cannot read {}", medium.file.display()))?;
+    Ok((audited, now))
+}
+
+fn run_host(args: &HostArgs) -> Result<ExitCode> {
+    let profile = Profile::shipped(&args.profile)?;
+    let trust = Trust::open(args.trust.as_deref().unwrap_or(Path::new(TRUST)))?;
+    let now = args.reports.at.unwrap_or_else(clock::now);
+    let audit = |facts: &dyn Facts| {
+        let name = facts.text("/proc/sys/kernel/hostname").ok().flatten();
+        let mut subject = Subject::new("host", name.as_deref().map_or("(unknown)", str::trim));
+        for (label, path) in [("kernel", "/proc/sys/kernel/osrelease"), ("machine", "/etc/machine-id")] {
+            if let Ok(Some(value)) = facts.text(path) {
+                subject.fact(label, value.trim());
+            }
+        }
+        Report::new(subject, now, host::host(facts, &profile, &trust, now))
+    };
+    let report = match (&args.from, &args.record) {
+        (Some(from), _) => {
+            let recorded = Recorded::open(from).map_err(|why| anyhow!("{why}"))?;
+            let mut report = audit(&recorded);
+            report.subject.fact("recording", from.display());
+            report
+        }
+        (None, Some(record)) => {
+            let live = Live::default();
+            let recorder =
+                Recorder::new(&live, record).with_context(|| format!("cannot record into {}", record.display()))?;
+            let report = audit(&recorder);
+            recorder
+                .finish()
+                .with_context(|| format!("cannot finish the recording {}", record.display()))?;
+            report
+        }
+        (None, None) => audit(&Live::default()),
+    };
+    finish(report, &args.reports)
+}
+
+fn finish(mut report: Report, reports: &Reports) -> Result<ExitCode> {
+    byhand::add(&mut report);
+    if let Some(path) = &reports.html {
+        durable::write(path, html::page(&report).as_bytes())
+            .with_context(|| format!("cannot write the report to {}", path.display()))?;
+    }
+    match &reports.json {
+        Some(path) if path.as_os_str() == "-" => output::json(&report)?,
+        Some(path) => {
+            let mut bytes = serde_json::to_vec_pretty(&report)?;
+            bytes.push(b'\n');
+            durable::write(path, &bytes).with_context(|| format!("cannot write the report to {}", path.display()))?;
+        }
+        None => {}
+    }
+    if reports.json.as_deref() != Some(Path::new("-")) {
+        text::write(&report, &mut io::stdout().lock())?;
+    }
+    Ok(ExitCode::from(match report.outcome {
+        Outcome::Fail => Exit::Refused as u8,
+        Outcome::CouldNotCheck => Exit::CouldNotCheck as u8,
+        Outcome::Pass | Outcome::NotApplicable => Exit::Done as u8,
+    }))
+}
+
+fn profile(command: ProfileCommand) -> Result<ExitCode> {
+    let mut out = io::stdout().lock();
+    match command {
+        ProfileCommand::List { name: None, json } => {
+            let profiles = Profile::names().map(Profile::shipped).collect::<Result<Vec<_>, _>>()?;
+            if json {
+                let list: Vec<_> = profiles
+                    .iter()
+                    .map(|p| serde_json::json!({ "name": p.name, "title": p.title, "about": p.about, "checks": p.checks.len() }))
+                    .collect();
+                writeln!(out, "{}", serde_json::to_string_pretty(&list)?)?;
+            } else {
+                for profile in profiles {
+                    writeln!(
+                        out,
+                        "{}: {}, {} checks",
+                        profile.name,
+                        profile.title,
+                        profile.checks.len()
+                    )?;
+                }
+            }
+        }
+        ProfileCommand::List { name: Some(name), json } => {
+            let profile = Profile::shipped(&name)?;
+            if json {
+                let list: Vec<_> = profile.checks.iter().map(described).collect();
+                writeln!(out, "{}", serde_json::to_string_pretty(&list)?)?;
+            } else {
+                for area in Area::ALL {
+                    writeln!(out, "{}", area.title())?;
+                    for check in profile.checks.iter().filter(|check| check.area == area) {
+                        writeln!(out, "  {:<12} {}", check.id, check.title)?;
+                    }
+                }
+            }
+        }
+        ProfileCommand::Explain { check, profile } => {
+            let profile = Profile::shipped(&profile)?;
+            let check = profile.check(&check).ok_or_else(|| {
+                anyhow!(
+                    "the profile {} has no check {check:?}: see `bastide-audit profile list {0}`",
+                    profile.name
+                )
+            })?;
+            writeln!(out, "{}: {}", check.id, check.title)?;
+            writeln!(out, "\n  why         {}", check.rationale)?;
+            writeln!(out, "  looks at    {}", check.rule.words())?;
+            writeln!(out, "  remedy      {}", check.remedy)?;
+            writeln!(out, "  references  {}", check.references.join("; "))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn described(check: &Check) -> serde_json::Value {
+    serde_json::json!({
+        "id": check.id,
+        "title": check.title,
+        "area": check.area.title(),
+        "rationale": check.rationale,
+        "references": check.references,
+        "remedy": check.remedy,
+        "looks_at": check.rule.words(),
+    })
+}

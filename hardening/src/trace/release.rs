@@ -1,0 +1,531 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The audit that every shape of a repository shares: signatures, freshness, files, boot images, packages.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+
+use chrono::{DateTime, Utc};
+use signing::digest::{Sha256, read_to_limit};
+use signing::release::{Custom, Part};
+use signing::tuf::{Client, Limits, Source, SourceError, TufError, VerifiedTarget};
+
+use super::trust::Trust;
+use super::tuf::{Followed, follow};
+use super::verity::{Superblock, Tree};
+use super::{Inventory, boot, bytes, of_tuf, packages, sbom};
+use crate::report::{Finding, Section};
+use crate::verdict::Verdict;
+
+/// The largest boot image and bill of materials that is read whole.
+const WHOLE: u64 = 192 << 20;
+/// The largest detached signature.
+const SIGNATURE: u64 = 64 << 10;
+/// The most roots whose OpenPGP signatures are looked at.
+const ROOTS: usize = 1024;
+
+/// What is asked of a repository.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// What the auditor brought along.
+    pub trust: &'a Trust,
+    /// The time against which freshness is judged.
+    pub now: DateTime<Utc>,
+    /// Whether every target that is named must be there. A medium carries some releases, a repository all.
+    pub complete: bool,
+}
+
+/// What was read of one release.
+#[derive(Default)]
+struct Version {
+    parts: BTreeMap<Part, Custom>,
+    boot: BTreeMap<Part, Result<Vec<u8>, Verdict>>,
+    bill: Option<Result<Vec<u8>, Verdict>>,
+    upstream: Option<Result<File, Verdict>>,
+    superblock: Option<Result<Superblock, String>>,
+    root: Option<Result<Sha256, String>>,
+    carried: bool,
+}
+
+/// What a repository audit found, and what a medium needs to know of it.
+pub struct Audited {
+    /// The chapters.
+    pub sections: Vec<Section>,
+    /// Digest and length of each target that is named, by its path among the targets.
+    pub targets: BTreeMap<String, (Sha256, u64)>,
+    /// Digests of the installers' images.
+    pub installers: Vec<(String, Sha256)>,
+    /// The releases that are there, whole.
+    pub versions: Vec<String>,
+}
+
+/// Audits a repository, whatever carries it.
+pub fn audit<S: Source>(mut source: S, inventory: &Inventory, question: Question<'_>) -> Audited {
+    let signatures = signatures(&mut source, inventory);
+    let mut followed = follow(source, &question.trust.root);
+    let mut versions: BTreeMap<String, Version> = BTreeMap::new();
+    let mut files: BTreeMap<String, Vec<Finding>> = BTreeMap::new();
+    let mut named = BTreeMap::new();
+    let mut installers = Vec::new();
+
+    let mut targets = std::mem::take(&mut followed.targets);
+    // The hash tree before the data that it is to be compared with.
+    targets.sort_by_key(|target| {
+        (
+            part(target).map(|custom| (custom.version, custom.part != Part::Verity)),
+            target.name.clone(),
+        )
+    });
+    let held: BTreeMap<&str, u64> = inventory
+        .targets
+        .iter()
+        .map(|held| (held.name.as_str(), held.length))
+        .collect();
+    if let Some(client) = &mut followed.client {
+        let whole: BTreeMap<String, bool> = carried(client, &targets, &held);
+        for target in &targets {
+            let path = client.path(target);
+            named.insert(path.clone(), (target.sha256, target.length));
+            let custom = part(target);
+            let release = release_of(target);
+            if custom.as_ref().is_some_and(|custom| custom.part == Part::Installer) {
+                installers.push((release.clone(), target.sha256));
+            }
+            let version = versions.entry(release.clone()).or_default();
+            let verdict = if !question.complete && !whole.get(&release).copied().unwrap_or(false) {
+                Verdict::NotApplicable(format!(
+                    "release {release} is named by the metadata and not carried here"
+                ))
+            } else {
+                version.carried = true;
+                take(client, target, custom.as_ref(), version)
+            };
+            files.entry(target.role.clone()).or_default().push(
+                Finding::new(format!("target.{}", target.name), &target.name, verdict)
+                    .fact("sha256", target.sha256)
+                    .fact("size", bytes(target.length))
+                    .fact("lies at", format!("targets/{path}"))
+                    .fact("named by", &target.role),
+            );
+            if let Some(custom) = custom {
+                version.parts.insert(custom.part, custom);
+            }
+        }
+    }
+    for findings in files.values_mut() {
+        for finding in findings {
+            let role = finding
+                .facts
+                .iter()
+                .find(|fact| fact.label == "named by")
+                .map(|fact| fact.value.clone());
+            let chain = followed.chain(role.as_deref().unwrap_or_default());
+            finding.facts.retain(|fact| fact.label != "named by");
+            finding.facts.push(crate::report::Fact {
+                label: "vouched for by".to_owned(),
+                value: chain,
+            });
+        }
+    }
+
+    let tree = followed.tree(&mut |role| files.remove(role).unwrap_or_default());
+    let mut sections = vec![
+        question.trust.section(question.now),
+        Section::new(
+            "signatures",
+            "Signatures, from the pinned root to every file",
+            "Each file hangs from a role, each role from the keys that signed it and the threshold that it had to reach, and \
+             everything from the pinned root (The Update Framework, version 1.0).",
+            vec![tree, followed.freshness(question.now, true)],
+        ),
+        openpgp(&followed, &signatures, question),
+        accounting(&followed, inventory, &named),
+    ];
+    let whole: Vec<String> = versions
+        .iter()
+        .filter(|(_, version)| version.carried)
+        .map(|(name, _)| name.clone())
+        .collect();
+    let mut boot_findings = Vec::new();
+    let mut package_findings = Vec::new();
+    for (name, version) in versions.iter_mut().filter(|(_, version)| version.carried) {
+        boot_findings.push(boot_chain(name, version, question.trust));
+        package_findings.push(supply(name, version));
+    }
+    if boot_findings.is_empty() {
+        boot_findings.push(Finding::unknown("boot", "Boot images", "no release is here whole"));
+        package_findings.push(Finding::unknown("packages", "Packages", "no release is here whole"));
+    }
+    sections.push(Section::new(
+        "boot",
+        "Boot chain of each release",
+        "Boot images carry the site's Secure Boot signature and name the root file system by its dm-verity hash, which is \
+         computed anew here from the data.",
+        boot_findings,
+    ));
+    sections.push(Section::new(
+        "packages",
+        "Packages, back to upstream's signature",
+        "Each package of the image is named by the manifest, as upstream's index lists it, whose digest upstream signed with \
+         keys that are part of this program; and the bill of materials names the same packages.",
+        package_findings,
+    ));
+    Audited {
+        sections,
+        targets: named,
+        installers,
+        versions: whole,
+    }
+}
+
+/// What a release target says of itself in its signed metadata.
+fn part(target: &VerifiedTarget) -> Option<Custom> {
+    target
+        .custom
+        .clone()
+        .and_then(|custom| serde_json::from_value(custom).ok())
+}
+
+/// The release that a target belongs to, by its name.
+fn release_of(target: &VerifiedTarget) -> String {
+    match target.name.split('/').collect::<Vec<_>>()[..] {
+        ["host", version, _] => version.to_owned(),
+        _ => "other".to_owned(),
+    }
+}
+
+/// Which releases have at least one of their files here: a release of which a part is missing is broken, not absent.
+fn carried<S: Source>(
+    client: &Client<S>,
+    targets: &[VerifiedTarget],
+    held: &BTreeMap<&str, u64>,
+) -> BTreeMap<String, bool> {
+    let mut whole = BTreeMap::new();
+    for target in targets {
+        let here = held.contains_key(client.path(target).as_str());
+        *whole.entry(release_of(target)).or_default() |= here;
+    }
+    whole
+}
+
+/// Fetches a target, every byte of it verified, and keeps what later questions need.
+fn take<S: Source>(
+    client: &mut Client<S>,
+    target: &VerifiedTarget,
+    custom: Option<&Custom>,
+    version: &mut Version,
+) -> Verdict {
+    let Some(custom) = custom else {
+        return verdict(target, client.fetch(target, &mut io::sink()));
+    };
+    if custom.part.target(custom.version) != target.name || custom.size != target.length {
+        return Verdict::Fail("the signed description of this target speaks of another file".to_owned());
+    }
+    let kept = |result: &Result<(), TufError>| result.as_ref().err().map(of_tuf);
+    let result;
+    match custom.part {
+        Part::Xen | Part::Installer | Part::Sbom | Part::Verity if target.length > WHOLE => {
+            return Verdict::CouldNotCheck(format!("it is larger than the {} that are read", bytes(WHOLE)));
+        }
+        Part::Xen | Part::Installer | Part::Sbom => {
+            let mut content = Vec::new();
+            result = client.fetch(target, &mut content);
+            let content = kept(&result).map_or(Ok(content), Err);
+            if custom.part == Part::Sbom {
+                version.bill = Some(content);
+            } else {
+                version.boot.insert(custom.part, content);
+            }
+        }
+        Part::Upstream => {
+            let mut file = match tempfile::tempfile() {
+                Ok(file) => file,
+                Err(error) => return Verdict::CouldNotCheck(format!("cannot make a temporary file: {error}")),
+            };
+            result = client.fetch(target, &mut file);
+            let rewound = file.rewind().map_err(|error| Verdict::CouldNotCheck(error.to_string()));
+            version.upstream = Some(kept(&result).map_or(rewound.map(|()| file), Err));
+        }
+        Part::Verity => {
+            let mut head = Head::default();
+            result = client.fetch(target, &mut head);
+            version.superblock = Some(match &result {
+                Ok(()) => Superblock::parse(&head.0),
+                Err(error) => Err(error.reason()),
+            });
+        }
+        Part::Root => match &version.superblock {
+            Some(Ok(superblock)) => {
+                let mut tree = Tree::new(superblock);
+                result = client.fetch(target, &mut tree);
+                version.root = Some(match &result {
+                    Ok(()) => tree.finish(),
+                    Err(error) => Err(error.reason()),
+                });
+            }
+            _ => result = client.fetch(target, &mut io::sink()),
+        },
+    }
+    verdict(target, result)
+}
+
+fn verdict(target: &VerifiedTarget, result: Result<(), TufError>) -> Verdict {
+    match result {
+        Ok(()) => Verdict::Pass(format!(
+            "all {} have the digest that {} signed",
+            bytes(target.length),
+            target.role
+        )),
+        Err(error @ TufError::Missing { .. }) => Verdict::Fail(error.reason()),
+        Err(error) => of_tuf(&error),
+    }
+}
+
+/// The first block of what is written to it.
+#[derive(Default)]
+struct Head(Vec<u8>);
+
+impl Write for Head {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let want = 4096_usize.saturating_sub(self.0.len()).min(bytes.len());
+        self.0.extend(&bytes[..want]);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What lies beside a root: its content, and its detached signature.
+type Signed = Result<(Option<Vec<u8>>, Option<Vec<u8>>), SourceError>;
+
+fn signatures<S: Source>(source: &mut S, inventory: &Inventory) -> BTreeMap<String, Signed> {
+    let limits = Limits::default();
+    let roots = inventory
+        .metadata
+        .iter()
+        .filter_map(|held| held.name.strip_suffix(".asc"))
+        .filter(|name| name.ends_with(".root.json"));
+    let mut signatures = BTreeMap::new();
+    for root in roots.take(ROOTS) {
+        let content = source.metadata(root, limits.root_bytes);
+        let signature = source.metadata(&format!("{root}.asc"), SIGNATURE);
+        signatures.insert(root.to_owned(), content.and_then(|content| Ok((content, signature?))));
+    }
+    signatures
+}
+
+/// Every root version carries a detached OpenPGP signature as well.
+fn openpgp<S>(followed: &Followed<S>, signatures: &BTreeMap<String, Signed>, question: Question<'_>) -> Section {
+    let roots = followed.trail.files.iter().filter(|file| file.role == "root");
+    let mut findings = Vec::new();
+    for root in roots {
+        let file = &root.file;
+        let id = format!("openpgp.root.{}", root.version);
+        let title = format!("{file} carries the release key's OpenPGP signature");
+        findings.push(match signatures.get(file) {
+            Some(Ok((Some(content), Some(signature)))) if Sha256::of(content) == root.sha256 => {
+                question
+                    .trust
+                    .openpgp(&id, &title, &content[..], signature, question.now)
+            }
+            Some(Ok((Some(_), Some(_)))) => {
+                Finding::fail(id, title, format!("{file} here is not the one that was verified"))
+            }
+            Some(Err(error)) => Finding::unknown(id, title, error.to_string()),
+            Some(Ok(_)) | None => Finding::fail(id, title, format!("{file}.asc is not there")).guide(
+                "Two kinds of signature of two kinds of key are asked for on every change of root.",
+                &["ANSSI BP-028 R59"],
+                "Sign it with `bastide-sign openpgp` and publish the signature beside it.",
+            ),
+        });
+    }
+    if findings.is_empty() {
+        findings.push(Finding::unknown(
+            "openpgp.root",
+            "OpenPGP signatures of the roots",
+            "no root was verified",
+        ));
+    }
+    Section::new(
+        "openpgp",
+        "OpenPGP signatures of the roots",
+        "A second, independent kind of signature, made with the release key, over each version of the root.",
+        findings,
+    )
+}
+
+/// Each file must be one that the signatures account for.
+fn accounting<S>(followed: &Followed<S>, inventory: &Inventory, named: &BTreeMap<String, (Sha256, u64)>) -> Section {
+    let trail = &followed.trail.files;
+    let mut findings = Vec::new();
+    let mut known = 0;
+    for held in &inventory.metadata {
+        let plain = held
+            .name
+            .strip_suffix(".asc")
+            .filter(|name| name.ends_with(".root.json"));
+        if trail.iter().any(|file| file.file == plain.unwrap_or(&held.name)) {
+            known += 1;
+        } else if let Some((role, version, newest)) = superseded(&held.name, followed) {
+            findings.push(Finding::not_applicable(
+                format!("file.metadata.{}", held.name),
+                format!("metadata/{}", held.name),
+                format!("{role} {version} is superseded by {role} {newest}: no client reads it"),
+            ));
+        } else {
+            findings.push(stranger("metadata", &held.name, held.length));
+        }
+    }
+    for held in &inventory.targets {
+        if named.contains_key(&held.name) {
+            known += 1;
+        } else {
+            findings.push(stranger("targets", &held.name, held.length));
+        }
+    }
+    let total = inventory.metadata.len() + inventory.targets.len();
+    let title = "Every file is accounted for";
+    let finding = if followed.error.is_some() {
+        Finding::unknown(
+            "files",
+            title,
+            "the chain of signatures broke, so files without a place cannot be told from others",
+        )
+    } else {
+        Finding::pass(
+            "files",
+            title,
+            format!("{known} of {total} files are metadata that was verified or targets that it names"),
+        )
+    };
+    findings.insert(0, finding);
+    Section::new(
+        "files",
+        "Files",
+        "A file that no signature accounts for has no place on a medium, whatever it is.",
+        findings,
+    )
+}
+
+fn stranger(folder: &str, name: &str, length: u64) -> Finding {
+    Finding::fail(
+        format!("file.{folder}.{name}"),
+        format!("{folder}/{name}"),
+        format!("{}; no signature accounts for it", bytes(length)),
+    )
+    .guide(
+        "An extra file is how something crosses the gap that nobody approved.",
+        &["ANSSI BP-028 R59"],
+        "Find out who put it there; make the medium anew from its origin.",
+    )
+}
+
+/// Role, version and newest version, when a name is that of metadata that a newer version replaced.
+fn superseded<'a, S>(name: &'a str, followed: &Followed<S>) -> Option<(&'a str, u64, u64)> {
+    let (version, role) = name.strip_suffix(".json")?.split_once('.')?;
+    let version: u64 = version.parse().ok()?;
+    let newest = followed
+        .trail
+        .files
+        .iter()
+        .filter(|file| file.role == role)
+        .map(|file| file.version)
+        .max()?;
+    (version < newest).then_some((role, version, newest))
+}
+
+fn boot_chain(name: &str, version: &Version, trust: &Trust) -> Finding {
+    let mut findings = Vec::new();
+    let hash = version.parts.values().next().map(|custom| custom.root_hash);
+    for (part, title) in [
+        (Part::Xen, "Unified Xen image of the host"),
+        (Part::Installer, "Image of the installer"),
+    ] {
+        match version.boot.get(&part) {
+            None => {}
+            Some(Err(verdict)) => findings.push(Finding::new(
+                format!("boot.{name}.{}", part.file()),
+                title,
+                verdict.clone(),
+            )),
+            Some(Ok(image)) => findings.push(boot::image(
+                &format!("boot.{name}.{}", part.file()),
+                title,
+                image,
+                hash,
+                trust,
+            )),
+        }
+    }
+    let id = format!("boot.{name}.verity");
+    let title = "Root file system and its dm-verity hash";
+    findings.push(match (&version.root, &version.superblock, hash) {
+        (Some(Ok(found)), _, Some(hash)) if *found == hash => Finding::pass(
+            id,
+            title,
+            "the hash computed from the data is the one that the boot image and the metadata name",
+        )
+        .fact("root hash", hash),
+        (Some(Ok(found)), _, Some(hash)) => Finding::fail(
+            id,
+            title,
+            format!("the data has the root hash {found}, the signed metadata says {hash}"),
+        ),
+        (Some(Err(why)), ..) | (None, Some(Err(why)), _) => Finding::fail(id, title, why.clone()),
+        _ => Finding::unknown(id, title, "root or hash tree could not be read"),
+    });
+    if version.parts.values().any(|custom| Some(custom.root_hash) != hash) {
+        findings.push(Finding::fail(
+            format!("boot.{name}.one"),
+            "All parts belong together",
+            "they name different root hashes",
+        ));
+    }
+    Finding::heading(format!("boot.{name}"), format!("Release {name}"), findings)
+}
+
+fn supply(name: &str, version: &mut Version) -> Finding {
+    let mut findings = Vec::new();
+    let id = format!("packages.{name}");
+    let proof = match version.upstream.take() {
+        None => Err(Verdict::CouldNotCheck(format!(
+            "the release has no {}",
+            Part::Upstream.file()
+        ))),
+        Some(Err(verdict)) => Err(verdict),
+        Some(Ok(mut file)) => packages::prove(&mut file),
+    };
+    match proof {
+        Ok(proof) => {
+            findings.extend(packages::findings(&id, &proof));
+            findings.push(match &version.bill {
+                None => Finding::unknown(
+                    format!("{id}.sbom"),
+                    "Bill of materials",
+                    format!("the release has no {}", Part::Sbom.file()),
+                ),
+                Some(Err(verdict)) => Finding::new(format!("{id}.sbom"), "Bill of materials", verdict.clone()),
+                Some(Ok(bill)) => sbom::compare(&format!("{id}.sbom"), bill, &proof.snapshot),
+            });
+        }
+        Err(verdict) => findings.push(Finding::new(
+            format!("{id}.upstream"),
+            "Packages are upstream's",
+            verdict,
+        )),
+    }
+    Finding::heading(id, format!("Release {name}"), findings)
+}
+
+/// Reads a detached signature that lies beside a file.
+pub(crate) fn beside(path: &std::path::Path) -> io::Result<Option<Vec<u8>>> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".asc");
+    match File::open(&name) {
+        Ok(file) => read_to_limit(&mut file.take(SIGNATURE + 1), SIGNATURE).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}

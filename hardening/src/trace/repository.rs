@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! A repository in a directory.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use signing::tuf::DirectorySource;
+
+use super::release::{Audited, Question, audit};
+use super::{Held, Inventory};
+use crate::report::{Finding, Section};
+
+const ENTRIES: usize = 1_000_000;
+
+/// Audits the repository in a directory.
+///
+/// # Errors
+/// When the directory cannot be listed.
+pub fn repository(directory: &Path, question: Question<'_>) -> io::Result<Audited> {
+    let mut inventory = Inventory::default();
+    let mut strange = Vec::new();
+    for entry in sorted(directory)? {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let list = match name.as_str() {
+            "metadata" => &mut inventory.metadata,
+            "targets" => &mut inventory.targets,
+            // Taken by whoever writes the repository; it is empty.
+            ".lock" if entry.metadata()?.len() == 0 => continue,
+            _ => {
+                strange.push(name);
+                continue;
+            }
+        };
+        files(&entry.path(), "", list, &mut strange, &name)?;
+    }
+    let mut audited = audit(DirectorySource::below(directory), &inventory, question);
+    if !strange.is_empty() {
+        let findings = strange.iter().map(|name| {
+            Finding::fail(
+                format!("file.{name}"),
+                name,
+                "neither metadata nor a target, or no regular file: it has no place here",
+            )
+        });
+        audited.sections.push(Section::new(
+            "strange",
+            "Strangers",
+            "What lies beside the repository's own files.",
+            findings.collect(),
+        ));
+    }
+    Ok(audited)
+}
+
+fn sorted(directory: &Path) -> io::Result<Vec<fs::DirEntry>> {
+    let mut entries = fs::read_dir(directory)?.collect::<io::Result<Vec<_>>>()?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    Ok(entries)
+}
+
+fn files(directory: &Path, below: &str, list: &mut Vec<Held>, strange: &mut Vec<String>, top: &str) -> io::Result<()> {
+    for entry in sorted(directory)? {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let full = if below.is_empty() {
+            name
+        } else {
+            format!("{below}/{name}")
+        };
+        let kind = entry.file_type()?;
+        if list.len() + strange.len() >= ENTRIES {
+            return Err(io::Error::other(format!("more than {ENTRIES} files")));
+        }
+        if kind.is_dir() {
+            files(&entry.path(), &full, list, strange, top)?;
+        } else if kind.is_file() {
+            list.push(Held {
+                name: full,
+                length: entry.metadata()?.len(),
+            });
+        } else {
+            strange.push(format!("{top}/{full}"));
+        }
+    }
+    Ok(())
+}

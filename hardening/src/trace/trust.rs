@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The trust directory: all that a verifier brings along, and everything hangs from it.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Utc};
+use signing::digest::{self, Sha256};
+use signing::openpgp;
+use signing::secureboot::Certificate;
+
+use super::{date, of_error};
+use crate::report::{Finding, Section};
+
+/// The largest file of a trust directory.
+const LIMIT: u64 = 4 << 20;
+
+/// A trust directory.
+#[derive(Debug, Clone)]
+pub struct Trust {
+    directory: PathBuf,
+    /// The pinned root, as it is.
+    pub root: Vec<u8>,
+    /// The Secure Boot certificate that boot images must be signed with, if there is one.
+    pub db: Option<Vec<u8>>,
+}
+
+/// The trust directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {} (name a trust directory with --trust: it holds root.json, release.asc and db.der)", path.display())]
+pub struct TrustError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl Trust {
+    /// Reads a trust directory.
+    ///
+    /// # Errors
+    /// When it has no root, or a file in it cannot be read.
+    pub fn open(directory: &Path) -> Result<Self, TrustError> {
+        let read = |name: &str| {
+            let path = directory.join(name);
+            digest::read_bounded(&path, LIMIT).map_err(|source| TrustError { path, source })
+        };
+        let db = match read("db.der") {
+            Ok(bytes) => Some(bytes),
+            Err(error) if error.source.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Self {
+            directory: directory.to_path_buf(),
+            root: read("root.json")?,
+            db,
+        })
+    }
+
+    /// The OpenPGP certificate of releases.
+    #[must_use]
+    pub fn release_certificate(&self) -> PathBuf {
+        self.directory.join("release.asc")
+    }
+
+    /// Checks a detached OpenPGP signature by the release key.
+    #[must_use]
+    pub fn openpgp(
+        &self,
+        id: &str,
+        title: &str,
+        data: impl io::Read + Send + Sync,
+        signature: &[u8],
+        now: DateTime<Utc>,
+    ) -> Finding {
+        match openpgp::verify_detached(&self.release_certificate(), data, signature, now) {
+            Ok(signers) => {
+                let mut finding = Finding::pass(
+                    id,
+                    title,
+                    format!("{} good OpenPGP signature by the release key", signers.len()),
+                );
+                for signer in signers {
+                    finding = finding
+                        .fact("OpenPGP certificate", signer.fingerprint)
+                        .fact("signed", date(signer.signed_at));
+                }
+                finding
+            }
+            Err(error) => Finding::new(id, title, of_error(error)),
+        }
+    }
+
+    /// What this directory says, and whether it agrees with itself. Only a person can compare it with what was handed over.
+    #[must_use]
+    pub fn section(&self, now: DateTime<Utc>) -> Section {
+        let signature = self.directory.join("root.json.asc");
+        let root = match digest::read_bounded(&signature, LIMIT) {
+            Ok(signature) => self.openpgp(
+                "trust.root",
+                "The pinned root carries the release key's signature",
+                &self.root[..],
+                &signature,
+                now,
+            ),
+            Err(error) => Finding::unknown(
+                "trust.root",
+                "The pinned root carries the release key's signature",
+                format!("cannot read {}: {error}", signature.display()),
+            ),
+        };
+        let root = root.fact("sha256 of root.json", Sha256::of(&self.root)).guide(
+            "Everything in this report hangs from this file. That it is the right one is the one thing that no program can tell.",
+            &["TUF 1.0.34, section 5.2", "ANSSI BP-028 R59"],
+            "Compare the digest of root.json and the OpenPGP fingerprint with those that were handed over by another way.",
+        );
+        let mut findings = vec![root];
+        for (name, what) in [
+            ("pk.der", "platform key"),
+            ("kek.der", "key exchange key"),
+            ("db.der", "boot image key"),
+        ] {
+            let id = format!("trust.{name}");
+            let title = format!("Secure Boot certificate {name}: {what}");
+            findings.push(match digest::read_bounded(&self.directory.join(name), LIMIT) {
+                Err(error) => Finding::unknown(id, title, format!("cannot read {name}: {error}")),
+                Ok(bytes) => match Certificate::from_der(&bytes) {
+                    Err(error) => Finding::new(id, title, of_error(error)),
+                    Ok(certificate) => Finding::pass(id, title, certificate.subject())
+                        .fact("sha256 of the certificate", certificate.fingerprint()),
+                },
+            });
+        }
+        Section::new(
+            "trust",
+            "What is trusted",
+            "The pinned root, the release key and the Secure Boot certificates that the auditor brought along. Compare the digests \
+             with those handed over on paper or by another way: all else is derived from them.",
+            findings,
+        )
+    }
+
+    /// Opens a file of the directory.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn file(&self, name: &str) -> io::Result<File> {
+        File::open(self.directory.join(name))
+    }
+
+    /// Where it lies.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+}

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The tree of signatures, from the client's own record of what it verified.
+//!
+//! The client is run at the beginning of time, so that it judges authenticity alone; freshness is a finding of its own here,
+//! because "authentic but stale" is neither forged nor current.
+
+use chrono::{DateTime, Utc};
+use signing::tuf::trail::{Origin, TrailFile};
+use signing::tuf::{Client, Datastore, Limits, Source, Trail, TufError, VerifiedTarget};
+
+use super::{date, left, of_tuf};
+use crate::report::Finding;
+
+/// What was learnt by following a repository from the pinned root.
+pub(crate) struct Followed<S> {
+    /// The client, for fetching targets.
+    pub(crate) client: Option<Client<S>>,
+    /// What was verified.
+    pub(crate) trail: Trail,
+    /// Every target.
+    pub(crate) targets: Vec<VerifiedTarget>,
+    /// What stopped the client.
+    pub(crate) error: Option<TufError>,
+}
+
+/// Follows a repository from the pinned root to every target.
+pub(crate) fn follow<S: Source>(source: S, root: &[u8]) -> Followed<S> {
+    let empty = Trail {
+        now: DateTime::<Utc>::MIN_UTC,
+        files: Vec::new(),
+    };
+    let client = Datastore::ephemeral(root)
+        .and_then(|store| Client::open(store, source, Limits::default(), DateTime::<Utc>::MIN_UTC));
+    let mut client = match client {
+        Ok(client) => client,
+        Err(error) => {
+            return Followed {
+                client: None,
+                trail: empty,
+                targets: Vec::new(),
+                error: Some(error),
+            };
+        }
+    };
+    let result = client.refresh().and_then(|()| client.targets());
+    let trail = client.trail().clone();
+    match result {
+        Ok(targets) => Followed {
+            client: Some(client),
+            trail,
+            targets,
+            error: None,
+        },
+        Err(error) => Followed {
+            client: Some(client),
+            trail,
+            targets: Vec::new(),
+            error: Some(error),
+        },
+    }
+}
+
+impl<S> Followed<S> {
+    /// The tree: roots, below the newest its roles, below each role its delegations and `files` for its targets.
+    pub(crate) fn tree(&self, files: &mut dyn FnMut(&str) -> Vec<Finding>) -> Finding {
+        let roots: Vec<&TrailFile> = self.trail.files.iter().filter(|file| file.role == "root").collect();
+        let Some((newest, older)) = roots.split_last() else {
+            let verdict = self.error.as_ref().map_or_else(
+                || crate::verdict::Verdict::CouldNotCheck("nothing was verified".to_owned()),
+                of_tuf,
+            );
+            return Finding::new("tuf.root", "The pinned root", verdict);
+        };
+        let named_by = format!("root {}", newest.version);
+        let mut node = role(newest).with(self.below(&named_by, files));
+        if let Some(error) = &self.error {
+            node = node.with([
+                Finding::new("tuf.stopped", "Following the signatures ended here", of_tuf(error)).guide(
+                    "Whatever hangs below the point where the chain breaks is vouched for by nobody.",
+                    &["TUF 1.0.34, section 5"],
+                    "Do not use it. Get an intact copy from its origin, and keep this one as evidence.",
+                ),
+            ]);
+        }
+        for root in older.iter().rev() {
+            node = role(root).with([node]);
+        }
+        node
+    }
+
+    fn below(&self, named_by: &str, files: &mut dyn FnMut(&str) -> Vec<Finding>) -> Vec<Finding> {
+        self.trail
+            .files
+            .iter()
+            .filter(|file| file.role != "root" && file.checks.iter().any(|check| check.named_by == named_by))
+            .map(|file| {
+                let delegated = self.below(&format!("{} {}", file.role, file.version), files);
+                role(file).with(delegated).with(files(&file.role))
+            })
+            .collect()
+    }
+
+    /// The way from a role up to the pinned root, in one line.
+    pub(crate) fn chain(&self, role: &str) -> String {
+        let mut links = Vec::new();
+        let mut at = role.to_owned();
+        while links.len() < 32 {
+            let Some(file) = self.trail.files.iter().rev().find(|file| file.role == at) else {
+                break;
+            };
+            let Some(check) = file.checks.first() else { break };
+            links.push(format!(
+                "{} {} ({} of {} keys)",
+                file.role,
+                file.version,
+                check.signed_by.len(),
+                check.keys.len()
+            ));
+            if at == "root" {
+                break;
+            }
+            at = check
+                .named_by
+                .rsplit_once(' ')
+                .map_or_else(|| "root".to_owned(), |(role, _)| role.to_owned());
+        }
+        links.push("pinned root".to_owned());
+        links.join(" ← ")
+    }
+
+    /// Whether each role is current.
+    pub(crate) fn freshness(&self, now: DateTime<Utc>, stale_fails: bool) -> Finding {
+        let mut newest: Vec<&TrailFile> = Vec::new();
+        for file in &self.trail.files {
+            newest.retain(|known| known.role != file.role);
+            newest.push(file);
+        }
+        let findings = newest
+            .iter()
+            .map(|file| {
+                let id = format!("fresh.{}", file.role);
+                let title = format!("{} {} is current", file.role, file.version);
+                if file.expires > now {
+                    return Finding::pass(
+                        id,
+                        title,
+                        format!("expires {}, in {}", date(file.expires), left(now, file.expires)),
+                    );
+                }
+                let why = format!("authentic but stale: it expired {}", date(file.expires));
+                let finding = if stale_fails {
+                    Finding::fail(id, title, why)
+                } else {
+                    Finding::unknown(
+                        id,
+                        title,
+                        format!("{why}; whether a newer release exists cannot be told"),
+                    )
+                };
+                finding.guide(
+                    "Stale metadata hides newer releases and revoked keys. Hosts refuse it by default.",
+                    &["TUF 1.0.34, section 5.3.10 and 5.4.4"],
+                    "Carry the newest metadata over the gap, or have the site sign a dated waiver.",
+                )
+            })
+            .collect();
+        Finding::heading("fresh", format!("Current on {}", date(now)), findings)
+    }
+}
+
+fn role(file: &TrailFile) -> Finding {
+    let reached: Vec<String> = file
+        .checks
+        .iter()
+        .map(|check| {
+            format!(
+                "{} of {} keys named by {} signed, {} needed",
+                check.signed_by.len(),
+                check.keys.len(),
+                check.named_by,
+                check.threshold
+            )
+        })
+        .collect();
+    let title = match (file.role.as_str(), file.origin) {
+        ("root", Origin::Datastore) => format!("Pinned root, version {}", file.version),
+        ("root", Origin::Source) => format!("Root, version {}", file.version),
+        (role, _) => format!("Role {role}, version {}", file.version),
+    };
+    let mut finding = Finding::pass(format!("tuf.{}.{}", file.role, file.version), title, reached.join("; "))
+        .fact("file", &file.file)
+        .fact("sha256", file.sha256)
+        .fact("expires", date(file.expires));
+    if let Some(signed_at) = file.signed_at {
+        finding = finding.fact("signed", date(signed_at));
+    }
+    for check in &file.checks {
+        for key in &check.keys {
+            let signed = if check.signed_by.contains(key) {
+                "signed"
+            } else {
+                "did not sign"
+            };
+            finding = finding.fact(format!("key named by {}", check.named_by), format!("{key} ({signed})"));
+        }
+    }
+    finding
+}
