@@ -13,7 +13,8 @@
 //!
 //! Deviations, all towards refusing more: a timestamp of the trusted version with other content is an error and not only
 //! passed over (5.4.3.1, unless [`SameVersion::Keep`] is chosen); the same holds for an index that gives another digest to
-//! a version that it named before; a target must name a SHA-256 digest; role names are bounded.
+//! a version that it named before; a target that is installed must name a SHA-256 digest; role names are bounded. The
+//! public conformance suite judges the rest: `examples/tuf-client.rs` speaks its protocol.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,7 +33,7 @@ use targets::Loaded;
 mod checks;
 mod targets;
 
-pub use targets::{VerifiedTarget, consistent_path};
+pub use targets::{Located, VerifiedTarget, consistent_path};
 
 const TARGETS: &str = "targets";
 

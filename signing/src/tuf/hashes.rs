@@ -62,7 +62,8 @@ impl Hashes {
     }
 
     /// Whether bytes in memory have all these digests.
-    pub(super) fn match_bytes(&self, bytes: &[u8]) -> bool {
+    #[must_use]
+    pub fn match_bytes(&self, bytes: &[u8]) -> bool {
         let mut check = self.check();
         check.update(bytes);
         check.holds()

@@ -38,6 +38,21 @@ pub struct VerifiedTarget {
     hashes: Hashes,
 }
 
+/// A target as its role describes it, with any digest that we know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Located {
+    /// Its name.
+    pub name: String,
+    /// Its length in bytes.
+    pub length: u64,
+    /// Its digests, all of which are checked.
+    pub hashes: Hashes,
+    /// The application's own object, as signed.
+    pub custom: Option<Value>,
+    /// The role that vouches for it.
+    pub role: String,
+}
+
 /// A targets role in memory.
 pub(super) struct Loaded {
     pub(super) targets: Targets,
@@ -172,11 +187,11 @@ impl<S: Source> Client<S> {
         Ok(None)
     }
 
-    /// The target of this name, if a trusted role vouches for it. Refreshes first when that was not done yet.
+    /// The target of this name as the specification alone would have it: see [`Client::target`] for what we install.
     ///
     /// # Errors
     /// When a role on the way cannot be verified, or the name is not allowed.
-    pub fn target(&mut self, name: &str) -> Result<Option<VerifiedTarget>> {
+    pub fn locate(&mut self, name: &str) -> Result<Option<Located>> {
         check_target_name(name).map_err(|error| TufError::Malformed {
             what: "the request".to_owned(),
             why: error.to_string(),
@@ -184,23 +199,40 @@ impl<S: Source> Client<S> {
         let Some((target, role)) = self.find(name)? else {
             return Ok(None);
         };
-        let sha256 = target.hashes.sha256().ok_or_else(|| TufError::Malformed {
-            what: format!("target {name:?}"),
-            why: "no SHA-256 digest is named".to_owned(),
-        })?;
         if target.length > self.limits.target_bytes {
             return Err(TufError::Length {
                 what: format!("target {name:?}"),
                 detail: format!("at most {} bytes are allowed", self.limits.target_bytes),
             });
         }
-        Ok(Some(VerifiedTarget {
+        Ok(Some(Located {
             name: name.to_owned(),
             length: target.length,
-            sha256,
+            hashes: target.hashes,
             custom: target.custom,
             role,
-            hashes: target.hashes,
+        }))
+    }
+
+    /// The target of this name, if a trusted role vouches for it. Refreshes first when that was not done yet.
+    ///
+    /// # Errors
+    /// When a role on the way cannot be verified, the name is not allowed, or no SHA-256 digest is named.
+    pub fn target(&mut self, name: &str) -> Result<Option<VerifiedTarget>> {
+        let Some(located) = self.locate(name)? else {
+            return Ok(None);
+        };
+        let sha256 = located.hashes.sha256().ok_or_else(|| TufError::Malformed {
+            what: format!("target {name:?}"),
+            why: "no SHA-256 digest is named".to_owned(),
+        })?;
+        Ok(Some(VerifiedTarget {
+            name: located.name,
+            length: located.length,
+            sha256,
+            custom: located.custom,
+            role: located.role,
+            hashes: located.hashes,
         }))
     }
 
@@ -250,10 +282,15 @@ impl<S: Source> Client<S> {
     /// Where a target lies in the repository's directory of targets.
     #[must_use]
     pub fn path(&self, target: &VerifiedTarget) -> String {
-        if !self.root.consistent_snapshot {
-            return target.name.clone();
+        self.place(&target.name, &target.hashes)
+    }
+
+    fn place(&self, name: &str, hashes: &Hashes) -> String {
+        if self.root.consistent_snapshot {
+            consistent_path(name, &hashes.in_name())
+        } else {
+            name.to_owned()
         }
-        consistent_path(&target.name, &target.hashes.in_name())
     }
 
     /// 5.7 Fetch target: streams it into `sink`, at most its length, and checks length and digests at the end.
@@ -261,10 +298,22 @@ impl<S: Source> Client<S> {
     /// # Errors
     /// When it is missing, longer, shorter or different. What `sink` received then is not verified and must not be used.
     pub fn fetch(&mut self, target: &VerifiedTarget, sink: &mut dyn Write) -> Result<()> {
-        let path = self.path(target);
-        let what = format!("target {:?}", target.name);
+        self.stream(&target.name, target.length, &target.hashes, sink)
+    }
+
+    /// As [`Client::fetch`], for a target that [`Client::locate`] found.
+    ///
+    /// # Errors
+    /// As [`Client::fetch`].
+    pub fn fetch_located(&mut self, target: &Located, sink: &mut dyn Write) -> Result<()> {
+        self.stream(&target.name, target.length, &target.hashes, sink)
+    }
+
+    fn stream(&mut self, name: &str, length: u64, hashes: &Hashes, sink: &mut dyn Write) -> Result<()> {
+        let path = self.place(name, hashes);
+        let what = format!("target {name:?}");
         let mut reader = self.source.target(&path)?.ok_or_else(|| missing(&path))?;
-        let mut check = target.hashes.check();
+        let mut check = hashes.check();
         let mut block = vec![0; BLOCK];
         let mut taken = 0;
         loop {
@@ -276,22 +325,22 @@ impl<S: Source> Client<S> {
             };
             taken += count as u64;
             // 5.7.3: at most the number of bytes that the targets metadata names.
-            if taken > target.length {
+            if taken > length {
                 return Err(TufError::Length {
                     what,
-                    detail: format!("it is longer than the {} bytes that are signed", target.length),
+                    detail: format!("it is longer than the {length} bytes that are signed"),
                 });
             }
             check.update(&block[..count]);
             sink.write_all(&block[..count]).map_err(|source| TufError::Sink {
-                name: target.name.clone(),
+                name: name.to_owned(),
                 source,
             })?;
         }
-        if taken != target.length {
+        if taken != length {
             return Err(TufError::Length {
                 what,
-                detail: format!("{taken} bytes where {} are signed", target.length),
+                detail: format!("{taken} bytes where {length} are signed"),
             });
         }
         // 5.7.3: verify that its hashes match the targets metadata.
