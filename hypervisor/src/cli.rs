@@ -59,7 +59,7 @@ enum Command {
     #[command(after_long_help = "Examples:\n  bastide-host update release.bundle\n  \
         bastide-host update release.bundle --dry-run --json\n  bastide-host update --device /dev/sdb1 --reboot")]
     Update {
-        /// The bundle. Without it a stick labelled BASTIDE-UPD is looked for.
+        /// The bundle. Without it a stick labelled BASTIDE-BDL is looked for.
         #[arg(conflicts_with = "device")]
         bundle: Option<PathBuf>,
         /// Take the one bundle on the file system of this device.

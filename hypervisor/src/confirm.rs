@@ -53,26 +53,23 @@ pub struct Confirmed {
 /// # Errors
 /// A refusal with the reasons when the host does not become healthy in time; else when a step fails.
 pub fn confirm(machine: &Machine, limit: Duration, look: impl FnMut() -> Health) -> Result<Confirmed> {
-    let _lock = lock(machine)?;
+    let slot = here(machine)?.slot;
+    // Nothing is locked while waiting.
+    let health = health::wait(limit, look);
+    let _lock = patient_lock(machine)?;
     let here = here(machine)?;
-    let was_on_trial = here.slots.get(here.slot).state != State::Confirmed;
-    if here.slots.get(here.slot).state == State::Bad {
+    let was_on_trial = here.slots.get(slot).state != State::Confirmed;
+    if here.slots.get(slot).state == State::Bad {
         bail!(Refused(format!(
-            "slot {} was found bad and is not kept: update again or roll back",
-            here.slot
+            "slot {slot} was found bad and is not kept: update again or roll back"
         )));
     }
-    let health = health::wait(limit, look);
     if !health.healthy {
-        bail!(Refused(format!(
-            "slot {} is not healthy: {}",
-            here.slot,
-            health.reasons()
-        )));
+        bail!(Refused(format!("slot {slot} is not healthy: {}", health.reasons())));
     }
     keep(machine, &here)?;
     Ok(Confirmed {
-        slot: here.slot,
+        slot,
         was_on_trial,
         health,
     })
@@ -138,33 +135,33 @@ pub enum Guarded {
 /// # Errors
 /// When it cannot be told what runs, or the record cannot be written. A release on trial is then not confirmed either.
 pub fn guard(machine: &Machine, deadline: Duration, look: impl FnMut() -> Health) -> Result<Guarded> {
-    let _lock = lock(machine)?;
-    let here = here(machine)?;
-    let slot = here.slot;
-    match here.slots.get(slot).state {
-        State::Confirmed | State::Bad => {
-            let other_failed = note_failed_trial(machine, &here)?;
-            Ok(Guarded::Looked {
-                slot,
-                other_failed,
-                health: health::wait(deadline, look),
-            })
-        }
-        // An update that was cut between the order for the next start and its record leaves "empty" here.
-        State::Trial | State::Empty => {
-            let health = health::wait(deadline, look);
-            let reason = if health.healthy {
-                match keep(machine, &here) {
-                    Ok(()) => return Ok(Guarded::Kept { slot }),
-                    Err(error) => format!("it is healthy and could not be kept: {error:#}"),
-                }
-            } else {
-                health.reasons()
-            };
-            give_up(machine, &here, &reason)?;
-            Ok(Guarded::GoBack { slot, reason })
-        }
+    let lock = patient_lock(machine)?;
+    let at_start = here(machine)?;
+    let slot = at_start.slot;
+    if matches!(at_start.slots.get(slot).state, State::Confirmed | State::Bad) {
+        let other_failed = note_failed_trial(machine, &at_start)?;
+        drop(lock);
+        return Ok(Guarded::Looked {
+            slot,
+            other_failed,
+            health: health::wait(deadline, look),
+        });
     }
+    // On trial; or "empty", which an update leaves that was cut between the order for the next start and its record.
+    drop(lock);
+    let health = health::wait(deadline, look);
+    let _lock = patient_lock(machine)?;
+    let here = here(machine)?;
+    let reason = if health.healthy {
+        match keep(machine, &here) {
+            Ok(()) => return Ok(Guarded::Kept { slot }),
+            Err(error) => format!("it is healthy and could not be kept: {error:#}"),
+        }
+    } else {
+        health.reasons()
+    };
+    give_up(machine, &here, &reason)?;
+    Ok(Guarded::GoBack { slot, reason })
 }
 
 /// A release on trial that the old slot finds at its start, with no start of it ordered any more, did not come up.
@@ -250,6 +247,24 @@ pub fn restart() -> Result<()> {
     nix::unistd::sync();
     nix::sys::reboot::reboot(nix::sys::reboot::RebootMode::RB_AUTOBOOT).context("cannot restart the machine")?;
     Ok(())
+}
+
+/// The lock, waited for: an administrator's command ends soon.
+fn patient_lock(machine: &Machine) -> Result<Lock> {
+    for _ in 0..30 {
+        match lock(machine) {
+            Err(error) if is_held(&error) => {}
+            other => return other,
+        }
+        std::thread::sleep(Duration::from_secs(2));
+    }
+    lock(machine)
+}
+
+fn is_held(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
 }
 
 /// The lock of whatever changes slots.

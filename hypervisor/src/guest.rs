@@ -237,6 +237,10 @@ pub fn stop(name: &str, places: &Places) -> Result<()> {
     Ok(())
 }
 
+fn runs(name: &str) -> bool {
+    list().is_ok_and(|domains| domains.iter().any(|domain| domain.name == name))
+}
+
 /// Copies the end of a guest's console.
 ///
 /// # Errors
@@ -244,7 +248,11 @@ pub fn stop(name: &str, places: &Places) -> Result<()> {
 pub fn log(name: &str, places: &Places, to: &mut dyn Write) -> Result<()> {
     let place = places.consoles.join(format!("guest-{name}.log"));
     let what = || format!("cannot read the console of {name} in {}", place.display());
-    let mut file = fs::File::open(&place).with_context(what)?;
+    let mut file = match fs::File::open(&place) {
+        // A guest that runs and has said nothing yet.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && runs(name) => return Ok(()),
+        file => file.with_context(what)?,
+    };
     let length = file.metadata().with_context(what)?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(CONSOLE_END)))
         .with_context(what)?;

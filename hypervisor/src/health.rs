@@ -125,14 +125,7 @@ fn services() -> Check {
     };
     match state.as_str() {
         "running" => Check::new(name, Verdict::Pass, "the system is running and no unit failed"),
-        "degraded" => match probe::ask(
-            "systemctl",
-            &["list-units", "--failed", "--plain", "--no-legend"],
-            PATIENCE,
-        ) {
-            Answer::Said(units) => Check::new(name, Verdict::Fail, format!("failed units: {}", first_words(&units))),
-            Answer::Failed(why) | Answer::Missing(why) => Check::new(name, Verdict::Fail, why),
-        },
+        "degraded" => failed_units("the system is running and no other unit failed"),
         "starting" | "initializing" => starting(),
         "" => Check::new(name, Verdict::CouldNotCheck, "systemctl said nothing"),
         other => Check::new(name, Verdict::Fail, format!("the system is {other}")),
@@ -150,15 +143,35 @@ fn starting() -> Check {
     if !waiting.is_empty() {
         return Check::new(name, Verdict::Fail, format!("still starting: {}", waiting.join(" ")));
     }
+    failed_units("all is started and no unit failed")
+}
+
+/// Our own unit's failure says that the host was not healthy at its start, and must not keep that alive.
+fn failed_units(well: &str) -> Check {
+    let name = "services";
     match probe::ask(
         "systemctl",
         &["list-units", "--failed", "--plain", "--no-legend"],
         PATIENCE,
     ) {
-        Answer::Said(units) if units.is_empty() => Check::new(name, Verdict::Pass, "all is started and no unit failed"),
-        Answer::Said(units) => Check::new(name, Verdict::Fail, format!("failed units: {}", first_words(&units))),
+        Answer::Said(list) => {
+            let failed = other_units(&list);
+            if failed.is_empty() {
+                Check::new(name, Verdict::Pass, well)
+            } else {
+                Check::new(name, Verdict::Fail, format!("failed units: {}", failed.join(" ")))
+            }
+        }
         Answer::Failed(why) | Answer::Missing(why) => Check::new(name, Verdict::CouldNotCheck, why),
     }
+}
+
+/// The units of a list, without our own.
+fn other_units(list: &str) -> Vec<&str> {
+    list.lines()
+        .filter_map(|line| line.split_ascii_whitespace().next())
+        .filter(|unit| *unit != OWN_UNIT)
+        .collect()
 }
 
 /// Units with a running job, without our own; jobs that only wait do so for these.
@@ -168,14 +181,6 @@ fn running_jobs(list: &str) -> Vec<String> {
         .filter(|words| words.len() == 4 && words[3] == "running" && words[1] != OWN_UNIT)
         .map(|words| words[1].to_owned())
         .collect()
-}
-
-fn first_words(lines: &str) -> String {
-    let units: Vec<&str> = lines
-        .lines()
-        .filter_map(|line| line.split_ascii_whitespace().next())
-        .collect();
-    units.join(" ")
 }
 
 fn xenstore() -> Check {
@@ -361,6 +366,8 @@ mod tests {
         let jobs = "120 bastide-health.service start running\n121 multi-user.target start waiting\n\
                     99 xen.service start running\n";
         assert_eq!(running_jobs(jobs), ["xen.service"]);
+        let failed = "bastide-health.service loaded failed failed Health\nssh.service loaded failed failed Shell\n";
+        assert_eq!(other_units(failed), ["ssh.service"]);
     }
 
     #[test]

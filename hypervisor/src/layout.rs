@@ -324,7 +324,7 @@ pub const MEDIUM_LABEL: &str = "BASTIDE";
 /// The label of a stick that carries an answer file.
 pub const ANSWER_LABEL: &str = "BASTIDE-ANSW";
 /// The label of a stick that carries a bundle.
-pub const BUNDLE_LABEL: &str = "BASTIDE-UPD";
+pub const BUNDLE_LABEL: &str = "BASTIDE-BDL";
 /// The answer file's name on either.
 pub const ANSWER_NAME: &str = "bastide-answer.toml";
 /// Where the initrd mounts the installer's medium.

@@ -106,7 +106,7 @@ pub fn domains(list: &str) -> Vec<String> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct SecureBoot {
     /// Whether it is enforced.
-    pub enabled: Option<bool>,
+    pub enforced: Option<bool>,
     /// Whether keys can be enrolled without a signature.
     pub setup_mode: Option<bool>,
 }
@@ -126,7 +126,7 @@ impl SecureBoot {
             }
         };
         Self {
-            enabled: flag("SecureBoot"),
+            enforced: flag("SecureBoot"),
             setup_mode: flag("SetupMode"),
         }
     }
@@ -178,7 +178,7 @@ mod tests {
         let path = directory.path().join("SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c");
         fs::write(path, [6, 0, 0, 0, 1]).unwrap();
         let state = SecureBoot::read(directory.path());
-        assert_eq!((state.enabled, state.setup_mode), (Some(true), None));
+        assert_eq!((state.enforced, state.setup_mode), (Some(true), None));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::health::{self, Health, Verdict};
 use crate::layout::{ImageRelease, Slot};
 use crate::machine::Machine;
 use crate::probe::{self, Answer, SecureBoot, Xen};
-use crate::slots::{Held, Slots};
+use crate::slots::{Held, Slots, State};
 
 /// One slot as the record and the partition table show it.
 #[derive(Debug, Serialize)]
@@ -35,6 +35,8 @@ pub struct SlotStatus {
 pub struct Running {
     /// The slot.
     pub slot: Option<Slot>,
+    /// What the record says that the slot is good for.
+    pub state: Option<State>,
     /// The release's version, as the verified image says it.
     pub version: Option<Version>,
     /// The release's channel.
@@ -72,8 +74,10 @@ pub struct Status {
     pub running: Running,
     /// What the slots hold; absent where there is no record.
     pub slots: Option<SlotsStatus>,
-    /// What Xen says of itself.
-    pub xen: Xen,
+    /// Xen's version.
+    pub xen: Option<String>,
+    /// What else Xen says of itself.
+    pub hypervisor: Xen,
     /// The running domains.
     pub domains: Vec<String>,
     /// The kernel's release.
@@ -139,6 +143,7 @@ pub fn collect(machine: &Machine) -> Status {
         hostname: System::host_name().ok(),
         running: Running {
             slot,
+            state: slot.zip(slots.as_ref()).map(|(slot, slots)| slots.get(slot).state),
             version,
             channel,
             snapshot,
@@ -148,7 +153,8 @@ pub fn collect(machine: &Machine) -> Status {
             a: slot_status(a, Slot::A, slot, table.as_ref()),
             b: slot_status(b, Slot::B, slot, table.as_ref()),
         }),
-        xen,
+        xen: xen.version.clone(),
+        hypervisor: xen,
         domains,
         kernel: System::kernel_version().ok(),
         secure_boot: SecureBoot::read(&machine.efivars),
@@ -223,11 +229,7 @@ impl Status {
         }
         row(
             "xen",
-            format!(
-                "{}, domains: {}",
-                known(self.xen.version.as_ref()),
-                self.domains.join(" ")
-            ),
+            format!("{}, domains: {}", known(self.xen.as_ref()), self.domains.join(" ")),
         );
         row(
             "kernel",
@@ -242,7 +244,7 @@ impl Status {
             "secure boot",
             format!(
                 "{}, setup mode {}",
-                flag(self.secure_boot.enabled),
+                flag(self.secure_boot.enforced),
                 flag(self.secure_boot.setup_mode)
             ),
         );

@@ -20,13 +20,14 @@ mod write;
 use std::fmt;
 
 use anyhow::{Context, Result, bail};
+use offline_repo::bundle::BundleSource;
 use serde::Serialize;
 use signing::clock;
 use signing::digest::{Sha256, read_bounded};
 use signing::output::Refused;
 use signing::release::{Part, Version};
 use signing::secureboot;
-use signing::tuf::{Client, Datastore, DirectorySource, Limits, Source, VerifiedTarget};
+use signing::tuf::{Client, Datastore, DirectorySource, Limits, Source, TufError, VerifiedTarget};
 
 use crate::bootentries::Firmware;
 use crate::confirm;
@@ -149,7 +150,7 @@ pub fn open(machine: &Machine, origin: &Origin) -> Result<(Box<dyn Source>, Opti
     if path.is_dir() {
         return Ok((Box::new(DirectorySource::below(&path)), stick));
     }
-    bail!("bundles land with offline-repo: {}", path.display())
+    Ok((Box::new(BundleSource::open(&path)?), stick))
 }
 
 /// Where an update goes.
@@ -269,6 +270,15 @@ fn step<T>(
     }
 }
 
+/// A judgement of the TUF client as a refusal that begins with its code; what is no judgement stays a failure.
+fn judged(error: TufError) -> anyhow::Error {
+    if error.is_refusal() {
+        Refused(format!("{}: {}", error.code(), error.reason())).into()
+    } else {
+        error.into()
+    }
+}
+
 fn target(machine: &Machine) -> Result<Target> {
     let table = Table::read(&machine.boot_disk()?)?;
     let running = table.slot_holding(&machine.running_root_hash()?)?;
@@ -296,8 +306,8 @@ fn verify<S: Source>(machine: &Machine, source: S) -> Result<(Client<S>, String)
         read_bounded(&root, 1 << 20).with_context(|| format!("cannot read the trust root {}", root.display()))?;
     let datastore = Datastore::open_or_create(&machine.datastore(), &root)?;
     let now = datastore.effective_now(clock::now(), Some(machine.build_time()?))?;
-    let mut client = Client::open(datastore, source, Limits::default(), now)?;
-    client.refresh()?;
+    let mut client = Client::open(datastore, source, Limits::default(), now).map_err(judged)?;
+    client.refresh().map_err(judged)?;
     Ok((
         client,
         format!("authentic, and fresh at {}", now.format("%Y-%m-%d %H:%M UTC")),
@@ -306,7 +316,7 @@ fn verify<S: Source>(machine: &Machine, source: S) -> Result<(Client<S>, String)
 
 fn choose<S: Source>(machine: &Machine, client: &mut Client<S>) -> Result<(Option<Candidate<VerifiedTarget>>, String)> {
     let running = machine.image_release()?;
-    let offered = choose::newest(&client.targets()?, &running.channel)?;
+    let offered = choose::newest(&client.targets().map_err(judged)?, &running.channel)?;
     let running_hash = machine.running_root_hash()?;
     let (offer, now) = (offered.version, running.version);
     if offer < now {
@@ -339,13 +349,13 @@ fn check_boot_image<S: Source>(
         )));
     }
     let mut image = Vec::with_capacity(usize::try_from(part.length)?);
-    client.fetch(&part, &mut image)?;
+    client.fetch(&part, &mut image).map_err(judged)?;
     let place = machine.trust.join("db.der");
     let certificate =
         read_bounded(&place, 64 << 10).with_context(|| format!("cannot read the certificate {}", place.display()))?;
     if let Err(error) = secureboot::verify_pe(&image, &certificate).map_err(anyhow::Error::from) {
         bail!(Refused(format!(
-            "{} would not start under Secure Boot here: {error:#}",
+            "{} is not signed with this site's Secure Boot key (db), and would not start here: {error:#}",
             part.name
         )));
     }

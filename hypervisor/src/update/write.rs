@@ -10,7 +10,7 @@ use nix::libc;
 use signing::digest::{BLOCK, Hasher};
 use signing::tuf::{Client, Source, VerifiedTarget};
 
-use super::Step;
+use super::{Step, judged};
 use crate::events::{Event, Watch};
 use crate::gpt::Partition;
 
@@ -43,7 +43,7 @@ pub(super) fn stream<S: Source>(
         told: 0,
         total: target.length,
     };
-    client.fetch(target, &mut sink).with_context(what)?;
+    client.fetch(target, &mut sink).map_err(judged).with_context(what)?;
     file.sync_all().with_context(what)
 }
 
