@@ -263,6 +263,13 @@ impl Directory {
         };
         fs::create_dir_all(path).map_err(io("make the trust datastore"))?;
         let lock = durable::Lock::take(path).map_err(io("lock the trust datastore"))?;
+        // With the lock held, a temporary file can only be what a power cut left.
+        for entry in fs::read_dir(path).map_err(io("list the trust datastore"))? {
+            let entry = entry.map_err(io("list the trust datastore"))?;
+            if entry.file_name().to_string_lossy().starts_with(".incomplete-") {
+                fs::remove_file(entry.path()).map_err(io("clear the trust datastore"))?;
+            }
+        }
         Ok(Self {
             path: path.to_path_buf(),
             _lock: lock,

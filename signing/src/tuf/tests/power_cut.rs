@@ -166,6 +166,10 @@ fn a_cut_while_the_datastore_is_made_leaves_none_or_a_whole_one() {
     assert!(Datastore::open(&place).is_err());
     Datastore::open_or_create(&place, fixture.file("1.root.json")).unwrap();
     Datastore::open(&place).unwrap();
+    assert!(
+        !place.join(".incomplete-x").exists(),
+        "what the cut left is cleared away"
+    );
 }
 
 #[test]
