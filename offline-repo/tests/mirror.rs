@@ -229,6 +229,10 @@ fn a_list_of_another_suite_an_old_one_and_an_expired_one_are_refused() {
     low.mirror(&[]).ends(0);
     low.archive.date -= Duration::days(2);
     low.archive.publish(&three());
+    // apt itself passes over an older list while it holds a newer one.
+    let said = low.mirror(&[]).ends(0);
+    assert!(said.out.contains("unchanged"), "{}", said.out);
+    fs::remove_dir_all(low.store.join("work")).unwrap();
     let said = low.mirror(&[]).ends(3);
     assert!(said.err.contains("went back"), "{}", said.err);
     low.archive.date = now() - Duration::minutes(5);

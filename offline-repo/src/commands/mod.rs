@@ -24,7 +24,8 @@ use signing::output::Exit;
 Examples:
   bastide-repo mirror offline-repo/specs/base.toml --store store
   bastide-repo verify-snapshot base --store store
-  bastide-repo publish --repo repository --site site --release build/1.0.0
+  bastide-repo publish --repo repository --site site \\
+      --passphrase-file passphrase --release build/1.0.0
   bastide-repo export --repo repository --out stick/1.0.0.bundle
   bastide-repo import stick/1.0.0.bundle --repo gateway --trust site/trust
   bastide-repo list gateway --trust site/trust"

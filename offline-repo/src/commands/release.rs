@@ -22,8 +22,10 @@ use crate::progress::{Screen, human};
 
 #[derive(Args)]
 #[command(after_long_help = "Examples:
-  bastide-repo publish --repo repository --site site --release build/1.0.0
-  bastide-repo publish --repo repository --site site --expires-days 180")]
+  bastide-repo publish --repo repository --site site \\
+      --passphrase-file passphrase --release build/1.0.0
+  bastide-repo publish --repo repository --site site \\
+      --passphrase-file passphrase --expires-days 180")]
 pub struct Publish {
     /// The repository's directory; made where there is none
     #[arg(long)]
@@ -124,8 +126,8 @@ impl Publish {
 #[command(after_long_help = "Without --since and --version the newest release is carried.
 
 Examples:
-  bastide-repo export --repo repository --out stick/newest.bundle
-  bastide-repo export --repo repository --out stick/update.bundle --since 1.0.0")]
+  bastide-repo export --repo repository --out stick/1.0.0.bundle
+  bastide-repo export --repo repository --out stick/update.bundle --since 0.9.0")]
 pub struct Export {
     /// The repository's directory
     #[arg(long)]
@@ -199,8 +201,9 @@ impl Export {
 
 #[derive(Args)]
 #[command(after_long_help = "Examples:
-  bastide-repo import stick/1.0.0.bundle --repo gateway --trust site/trust
-  bastide-repo import stick/1.0.0.bundle --repo gateway --trust site/trust --dry-run")]
+  bastide-repo import stick/1.0.0.bundle --repo gateway --trust site/trust \\
+      --dry-run
+  bastide-repo import stick/1.0.0.bundle --repo gateway --trust site/trust")]
 pub struct Import {
     /// The bundle
     bundle: PathBuf,
