@@ -78,6 +78,8 @@ impl Low {
     }
 }
 
+type Change<'a> = dyn Fn(&str, Vec<u8>) -> Option<Vec<u8>> + 'a;
+
 /// Writes a bundle anew, each member through `edit`: changed, or left out where it gives none.
 fn edit(from: &Path, to: &Path, edit: impl Fn(&str, Vec<u8>) -> Option<Vec<u8>>) -> PathBuf {
     let mut out = tar::Builder::new(File::create(to).unwrap());
@@ -257,7 +259,7 @@ fn a_bundle_that_was_tampered_with_is_refused() {
     low.publish("1.0.0").ends(0);
     let good = low.export("good.bundle", &[]);
     let bad = low.at("bad.bundle");
-    let refuse = |why: &str, change: &dyn Fn(&str, Vec<u8>) -> Option<Vec<u8>>| {
+    let refuse = |why: &str, change: &Change<'_>| {
         let said = low.import(&edit(&good, &bad, change), &[]).ends(3);
         assert!(said.err.contains(why), "{why}: {}", said.err);
         assert_eq!(said.err.lines().count(), 1, "{}", said.err);
