@@ -198,6 +198,7 @@ fn ask<T>(
         trust: &trust,
         now,
         complete,
+        upstream: None,
     })
     .with_context(|| format!("cannot read {}", medium.file.display()))?;
     Ok((audited, now))

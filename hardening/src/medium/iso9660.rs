@@ -182,7 +182,11 @@ struct RockRidge {
 
 impl Walk<'_> {
     fn directory(&mut self, path: &str, block: u32, length: u32, depth: usize) -> Result<(), MediumError> {
-        if depth > DEPTH || length > DIRECTORY || !u64::from(length).is_multiple_of(BLOCK) || !self.entered.insert(block) {
+        if depth > DEPTH
+            || length > DIRECTORY
+            || !u64::from(length).is_multiple_of(BLOCK)
+            || !self.entered.insert(block)
+        {
             return Err(malformed(format!(
                 "the directory /{path} is too deep, too large, cut or entered twice"
             )));

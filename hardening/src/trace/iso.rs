@@ -174,7 +174,10 @@ pub fn iso(path: &Path, question: Question<'_>, subject: &mut Subject) -> io::Re
         used.push(esp);
         answer = system_partition(&image, esp, &audited, question, &mut findings);
     }
-    findings.push(slack(&image, used));
+    // Without the partition table nobody can say what belongs to something.
+    if esp.is_some() {
+        findings.push(slack(&image, used));
+    }
     findings.push(whole(&image, answer.as_deref(), question, subject));
     audited.sections.insert(
         1,

@@ -23,14 +23,21 @@ const MEMBER: u64 = 256 << 20;
 const ALL: u64 = 1 << 30;
 
 /// Unpacks and verifies. The archive itself is a target that was verified before.
-pub(crate) fn prove(archive: &mut File) -> Result<Proof, Verdict> {
+pub(crate) fn prove(archive: &mut File, policy: Option<&Policy>) -> Result<Proof, Verdict> {
     let directory = tempfile::tempdir()
         .map_err(|error| Verdict::CouldNotCheck(format!("cannot make a temporary directory: {error}")))?;
     unpack(archive, directory.path())?;
-    let (policy, keyring) = Policy::debian_trixie().map_err(|error| of_chain(&error))?;
-    let proof = upstream::verify(&policy, &mut Directory(directory.path())).map_err(|error| of_chain(&error));
-    drop(keyring);
-    proof
+    let files = &mut Directory(directory.path());
+    let proof = match policy {
+        Some(policy) => upstream::verify(policy, files),
+        None => {
+            let (policy, keyring) = Policy::debian_trixie().map_err(|error| of_chain(&error))?;
+            let proof = upstream::verify(&policy, files);
+            drop(keyring);
+            proof
+        }
+    };
+    proof.map_err(|error| of_chain(&error))
 }
 
 fn unpack(archive: &mut dyn Read, directory: &Path) -> Result<(), Verdict> {

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 
 use chrono::{DateTime, Utc};
+use offline_repo::upstream::Policy;
 use signing::digest::{Sha256, read_to_limit};
 use signing::release::{Custom, Part};
 use signing::tuf::{Client, Limits, Source, SourceError, TufError, VerifiedTarget};
@@ -33,6 +34,8 @@ pub struct Question<'a> {
     pub now: DateTime<Utc>,
     /// Whether every target that is named must be there. A medium carries some releases, a repository all.
     pub complete: bool,
+    /// Who may sign upstream's lists; `None` for Debian's keys, which are part of this program.
+    pub upstream: Option<&'a Policy>,
 }
 
 /// What was read of one release.
@@ -150,7 +153,7 @@ pub fn audit<S: Source>(mut source: S, inventory: &Inventory, question: Question
     let mut package_findings = Vec::new();
     for (name, version) in versions.iter_mut().filter(|(_, version)| version.carried) {
         boot_findings.push(boot_chain(name, version, question.trust));
-        package_findings.push(supply(name, version));
+        package_findings.push(supply(name, version, question.upstream));
     }
     if boot_findings.is_empty() {
         boot_findings.push(Finding::unknown("boot", "Boot images", "no release is here whole"));
@@ -486,7 +489,7 @@ fn boot_chain(name: &str, version: &Version, trust: &Trust) -> Finding {
     Finding::heading(format!("boot.{name}"), format!("Release {name}"), findings)
 }
 
-fn supply(name: &str, version: &mut Version) -> Finding {
+fn supply(name: &str, version: &mut Version, upstream: Option<&Policy>) -> Finding {
     let mut findings = Vec::new();
     let id = format!("packages.{name}");
     let proof = match version.upstream.take() {
@@ -495,7 +498,7 @@ fn supply(name: &str, version: &mut Version) -> Finding {
             Part::Upstream.file()
         ))),
         Some(Err(verdict)) => Err(verdict),
-        Some(Ok(mut file)) => packages::prove(&mut file),
+        Some(Ok(mut file)) => packages::prove(&mut file, upstream),
     };
     match proof {
         Ok(proof) => {

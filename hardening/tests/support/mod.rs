@@ -1,0 +1,438 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! What the tests of this crate are made of: a site, an upstream with its own key, signed releases, and media.
+//! Everything is made by the code that makes the real thing; only sizes are small.
+
+#![allow(dead_code, clippy::unwrap_used)]
+
+pub mod host;
+pub mod medium;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::sync::OnceLock;
+
+use chrono::{DateTime, Duration, Utc};
+use offline_repo::publish::{Mode, Options, publish};
+use offline_repo::repository::Repository;
+use offline_repo::upstream::Policy;
+use sequoia_openpgp as openpgp;
+use sequoia_openpgp::serialize::SerializeInto;
+use sequoia_openpgp::serialize::stream::{Message, Signer};
+use serde_json::{Value, json};
+use signing::clock::now;
+use signing::digest::Sha256;
+use signing::keys::Passphrase;
+use signing::process::Cmd;
+use signing::release::{Part, PartFile, Release};
+use signing::secureboot::sign_pe;
+use signing::site::{Plan, Site};
+
+const PASSPHRASE: &str = "correct horse battery";
+
+/// What a run of `bastide-audit` said.
+pub struct Said {
+    pub status: ExitStatus,
+    pub out: String,
+    pub err: String,
+}
+
+impl Said {
+    /// Asserts the exit code.
+    pub fn ends(self, code: i32) -> Self {
+        assert_eq!(self.status.code(), Some(code), "out: {}\nerr: {}", self.out, self.err);
+        self
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap()
+    }
+
+    /// Asserts that a finding of this identifier ended so, and gives its text.
+    pub fn finding(&self, id: &str, outcome: &str) -> String {
+        let report = self.json();
+        let mut found = Vec::new();
+        for section in report["sections"].as_array().unwrap() {
+            collect(&section["findings"], id, &mut found);
+        }
+        let hit = found.iter().find(|finding| finding["outcome"] == outcome);
+        hit.unwrap_or_else(|| panic!("no {id} with {outcome}: {found:#?}\n{}", self.failures()))["detail"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    }
+
+    /// Every finding that failed, for a message.
+    pub fn failures(&self) -> String {
+        let report = self.json();
+        let mut all = Vec::new();
+        for section in report["sections"].as_array().unwrap() {
+            collect(&section["findings"], "", &mut all);
+        }
+        let bad = all
+            .iter()
+            .filter(|finding| matches!(finding["outcome"].as_str(), Some("fail" | "could-not-check")));
+        bad.map(|finding| format!("{} {}: {}\n", finding["outcome"], finding["id"], finding["detail"]))
+            .collect()
+    }
+}
+
+fn collect<'a>(findings: &'a Value, id: &str, found: &mut Vec<&'a Value>) {
+    for finding in findings.as_array().into_iter().flatten() {
+        if id.is_empty() || finding["id"] == id {
+            found.push(finding);
+        }
+        collect(&finding["children"], id, found);
+    }
+}
+
+/// Runs `bastide-audit`.
+pub fn audit<A: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = A>) -> Said {
+    let (status, out, err) = Cmd::new(env!("CARGO_BIN_EXE_bastide-audit"))
+        .args(args)
+        .status()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Said {
+        status,
+        out: text(out),
+        err: text(err),
+    }
+}
+
+/// One site for all tests of a program: its keys are slow to make.
+pub fn site() -> &'static Site {
+    static MADE: OnceLock<(tempfile::TempDir, Site)> = OnceLock::new();
+    let (_, site) = MADE.get_or_init(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let site = make_site(directory.path());
+        (directory, site)
+    });
+    site
+}
+
+pub fn make_site(directory: &Path) -> Site {
+    let plan = Plan {
+        directory: directory.join("site"),
+        name: "Test".into(),
+        keys: 3,
+        threshold: 2,
+        root_expires: now() + Duration::days(700),
+    };
+    signing::site::init(&plan, &passphrase(), now(), &mut |_| ()).unwrap()
+}
+
+pub fn passphrase() -> Passphrase {
+    Passphrase::new(PASSPHRASE.into()).unwrap()
+}
+
+pub fn trust() -> PathBuf {
+    site().trust_dir()
+}
+
+/// Flips one bit in the middle of a file.
+pub fn flip(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::remove_file(path).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+/// Copies a directory.
+pub fn copy(from: &Path, to: &Path) {
+    Cmd::new("cp").arg("-a").arg(from).arg(to).run().unwrap();
+}
+
+/// Upstream: an archive of two packages that is signed with a key of its own.
+pub struct Upstream {
+    key: openpgp::Cert,
+    keyring: tempfile::NamedTempFile,
+}
+
+/// What a recipe changes in upstream's part of a release.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Tamper {
+    None,
+    /// The digest of a package in `Packages`, after it was signed.
+    PackagesAfterSigning,
+    /// The digest of a package in the manifest.
+    Manifest,
+    /// The bill of materials leaves a package out.
+    BillLacks,
+    /// The bill of materials names a package that is not there.
+    BillAdds,
+    /// The boot image names another root.
+    OtherRoot,
+    /// The boot image is signed with a foreign key.
+    ForeignKey,
+    /// The data is not what the hash tree says.
+    OtherData,
+}
+
+impl Upstream {
+    pub fn new() -> Self {
+        let (key, _) = openpgp::cert::CertBuilder::new()
+            .add_userid("Test archive")
+            .add_signing_subkey()
+            .set_creation_time(std::time::SystemTime::from(now() - Duration::days(30)))
+            .generate()
+            .unwrap();
+        let mut keyring = tempfile::NamedTempFile::new().unwrap();
+        keyring.write_all(&key.armored().to_vec().unwrap()).unwrap();
+        Self { key, keyring }
+    }
+
+    /// The policy that trusts this upstream.
+    pub fn policy(&self) -> Policy {
+        let suite = ("debian".to_owned(), "trixie".to_owned());
+        Policy {
+            keyring: self.keyring.path().to_path_buf(),
+            signed_by: BTreeMap::from([(suite, vec![self.key.fingerprint().to_hex()])]),
+        }
+    }
+
+    fn sign(&self, text: &str) -> Vec<u8> {
+        let policy = openpgp::policy::StandardPolicy::new();
+        let key = self
+            .key
+            .keys()
+            .with_policy(&policy, None)
+            .for_signing()
+            .secret()
+            .next()
+            .unwrap();
+        let pair = key.key().clone().into_keypair().unwrap();
+        let mut signed = Vec::new();
+        let mut message = Signer::new(Message::new(&mut signed), pair)
+            .unwrap()
+            .cleartext()
+            .build()
+            .unwrap();
+        message.write_all(text.as_bytes()).unwrap();
+        message.finalize().unwrap();
+        signed
+    }
+
+    /// `upstream.tar` and the bill of materials.
+    fn parts(&self, tamper: Tamper) -> (Vec<u8>, Vec<u8>) {
+        let sha = |name: &str| Sha256::of(name.as_bytes());
+        let packages = |xen: Sha256| {
+            let one = |name: &str, version: &str, sha256: Sha256| {
+                format!(
+                    "Package: {name}\nVersion: {version}\nArchitecture: amd64\nSection: misc\nFilename: \
+                     pool/main/{name}.deb\nSize: 1000\nSHA256: {sha256}\n\n"
+                )
+            };
+            one("linux-image", "6.12.1-1", sha("linux")) + &one("xen-utils", "4.20.3-1", xen)
+        };
+        let pack = |text: &str| {
+            let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 6);
+            encoder.write_all(text.as_bytes()).unwrap();
+            encoder.finish().unwrap()
+        };
+        let plain = packages(sha("xen"));
+        let compressed = pack(&plain);
+        let date: DateTime<Utc> = now() - Duration::hours(2);
+        let date = DateTime::from_timestamp(date.timestamp(), 0).unwrap();
+        let inrelease = self.sign(&format!(
+            "Origin: Test\nSuite: stable\nCodename: trixie\nDate: {}\nArchitectures: amd64\nComponents: main\nSHA256:\n {} {} \
+             main/binary-amd64/Packages\n {} {} main/binary-amd64/Packages.xz\n",
+            date.format("%a, %d %b %Y %H:%M:%S UTC"),
+            Sha256::of(plain.as_bytes()),
+            plain.len(),
+            Sha256::of(&compressed),
+            compressed.len()
+        ));
+        let signed_at =
+            signing::openpgp::verify_cleartext(self.keyring.path(), &inrelease, now() + Duration::minutes(1))
+                .unwrap()
+                .signed_at;
+        let (kept, xen) = match tamper {
+            // The attacker also makes the manifest agree with his index.
+            Tamper::PackagesAfterSigning => (pack(&packages(sha("evil"))), sha("evil")),
+            Tamper::Manifest => (compressed, sha("evil")),
+            _ => (compressed, sha("xen")),
+        };
+        let package = |name: &str, version: &str, sha256: Sha256| {
+            json!({ "name": name, "version": version, "architecture": "amd64", "source": name, "source_version": version,
+                "section": "misc", "filename": format!("pool/main/{name}.deb"), "size": 1000, "sha256": sha256,
+                "suite": "trixie", "component": "main", "roles": ["host"] })
+        };
+        let snapshot = json!({
+            "format": 1, "name": "base", "architecture": "amd64",
+            "created_from": [{
+                "suite": "trixie", "path": "debian", "components": ["main"],
+                "inrelease": { "file": "upstream/trixie/InRelease", "sha256": Sha256::of(&inrelease), "size": inrelease.len() },
+                "signers": [self.key.fingerprint().to_hex()], "date": date, "signed_at": signed_at,
+                "packages": [{ "component": "main", "file": "upstream/trixie/main_binary-amd64_Packages.xz",
+                    "sha256": Sha256::of(&kept), "size": kept.len() }],
+            }],
+            "packages": [package("linux-image", "6.12.1-1", sha("linux")), package("xen-utils", "4.20.3-1", xen)],
+        });
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut add = |name: &str, bytes: &[u8]| {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(bytes.len() as u64);
+            header.set_mode(0o644);
+            archive.append_data(&mut header, name, bytes).unwrap();
+        };
+        add("snapshot.json", &serde_json::to_vec(&snapshot).unwrap());
+        add("upstream/trixie/InRelease", &inrelease);
+        add("upstream/trixie/main_binary-amd64_Packages.xz", &kept);
+        let component = |name: &str, version: &str, sha256: Sha256| {
+            json!({ "type": "library", "name": name, "version": version, "purl": format!("pkg:deb/debian/{name}@{version}?arch=amd64"),
+                "hashes": [{ "alg": "SHA-256", "content": sha256 }], "licenses": [{ "license": { "id": "GPL-2.0-only" } }] })
+        };
+        let mut components = vec![component("linux-image", "6.12.1-1", sha("linux"))];
+        if tamper != Tamper::BillLacks {
+            components.push(component("xen-utils", "4.20.3-1", xen));
+        }
+        if tamper == Tamper::BillAdds {
+            components.push(component("nmap", "7.95-1", sha("nmap")));
+        }
+        let bill = json!({ "bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1, "components": components });
+        (archive.into_inner().unwrap(), serde_json::to_vec(&bill).unwrap())
+    }
+}
+
+/// The smallest honest boot image: PE32+ headers and one section with a command line.
+pub fn boot_image(section: &str, content: &str) -> Vec<u8> {
+    let mut image = vec![0; 0x400];
+    let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, b"MZ");
+    put(0x3c, &[0x40]);
+    put(0x40, b"PE\0\0");
+    put(0x44, &0x8664u16.to_le_bytes());
+    put(0x46, &1u16.to_le_bytes());
+    put(0x54, &240u16.to_le_bytes());
+    put(0x58, &0x20bu16.to_le_bytes());
+    put(0x58 + 32, &0x1000u32.to_le_bytes());
+    put(0x58 + 36, &0x200u32.to_le_bytes());
+    put(0x58 + 56, &0x2000u32.to_le_bytes());
+    put(0x58 + 60, &0x200u32.to_le_bytes());
+    put(0x58 + 68, &10u16.to_le_bytes());
+    put(0x58 + 108, &16u32.to_le_bytes());
+    let at = 0x58 + 240;
+    put(at, section.as_bytes());
+    put(at + 8, &u32::try_from(content.len()).unwrap().to_le_bytes());
+    put(at + 12, &0x1000u32.to_le_bytes());
+    put(at + 16, &0x200u32.to_le_bytes());
+    put(at + 20, &0x200u32.to_le_bytes());
+    put(0x200, content.as_bytes());
+    image
+}
+
+/// A root file system, its hash image and its root hash, by the rules of dm-verity.
+fn root_image(version: &str) -> (Vec<u8>, Vec<u8>, Sha256) {
+    let salt = [0x5a; 32];
+    let root: Vec<u8> = (0..64)
+        .flat_map(|block| [block as u8 ^ version.len() as u8; 4096])
+        .collect();
+    let salted = |bytes: &[u8]| Sha256::of(&[&salt, bytes].concat());
+    let mut level: Vec<u8> = root.chunks(4096).flat_map(|block| salted(block).0).collect();
+    level.resize(4096, 0);
+    let mut verity = vec![0; 4096];
+    verity[..6].copy_from_slice(b"verity");
+    verity[8] = 1;
+    verity[12] = 1;
+    verity[32..38].copy_from_slice(b"sha256");
+    verity[64..68].copy_from_slice(&4096_u32.to_le_bytes());
+    verity[68..72].copy_from_slice(&4096_u32.to_le_bytes());
+    verity[72..80].copy_from_slice(&64_u64.to_le_bytes());
+    verity[80] = 32;
+    verity[88..120].copy_from_slice(&salt);
+    let hash = salted(&level);
+    verity.extend(level);
+    (root, verity, hash)
+}
+
+/// The command lines that the boot images of these tests hold.
+pub const XEN: &str = "console=com1,vga dom0_mem=1G,max:1G bootscrub=idle iommu=on";
+pub const KERNEL: &str = "lockdown=integrity audit=1 apparmor=1 init_on_alloc=1 slab_nomerge randomize_kstack_offset=on vsyscall=none \
+                          module.sig_enforce=1";
+
+/// A build as iso-build makes it, signed for Secure Boot.
+pub fn build(directory: &Path, version: &str, upstream: &Upstream, tamper: Tamper) -> PathBuf {
+    let build = directory.join(format!("build-{version}"));
+    fs::create_dir_all(&build).unwrap();
+    let (mut root, verity, hash) = root_image(version);
+    let named = if tamper == Tamper::OtherRoot {
+        Sha256::of(b"another")
+    } else {
+        hash
+    };
+    if tamper == Tamper::OtherData {
+        root[5000] ^= 1;
+    }
+    let db = match tamper {
+        Tamper::ForeignKey => signing::secureboot::Identity::generate("Stranger", now()).unwrap(),
+        _ => site().db_key(&passphrase()).unwrap(),
+    };
+    let xen = boot_image(
+        ".config",
+        &format!(
+            "[global]\ndefault=bastide\n[bastide]\noptions={XEN}\nkernel=vmlinuz bastide.roothash={named} {KERNEL}\n"
+        ),
+    );
+    let installer = boot_image(".cmdline", &format!("bastide.roothash={named} bastide.mode=install"));
+    let (archive, bill) = upstream.parts(tamper);
+    let contents = [
+        root,
+        verity,
+        sign_pe(&xen, &db).unwrap(),
+        sign_pe(&installer, &db).unwrap(),
+        bill,
+        archive,
+    ];
+    let mut parts = Vec::new();
+    for (part, content) in Part::ALL.into_iter().zip(contents) {
+        fs::write(build.join(part.file()), &content).unwrap();
+        parts.push(PartFile {
+            part,
+            size: content.len() as u64,
+            sha256: Sha256::of(&content),
+        });
+    }
+    let release = Release {
+        format: 1,
+        version: version.parse().unwrap(),
+        channel: "stable".into(),
+        root_hash: hash,
+        snapshot: "base".into(),
+        source_date_epoch: 1_700_000_000,
+        parts,
+    };
+    fs::write(build.join("release.json"), serde_json::to_vec(&release).unwrap()).unwrap();
+    build
+}
+
+/// A repository with one release.
+pub fn repository(directory: &Path, version: &str, upstream: &Upstream, tamper: Tamper) -> PathBuf {
+    let place = directory.join("repository");
+    let build = build(directory, version, upstream, tamper);
+    let repository = Repository::create(&place)
+        .or_else(|_| Repository::open(&place))
+        .unwrap();
+    let options = Options {
+        site: site(),
+        passphrase: &passphrase(),
+        build: Some(&build),
+        expires: None,
+        now: now(),
+        mode: Mode::Write,
+    };
+    publish(&repository, &options, &mut |_, _| ()).unwrap();
+    place
+}
+
+/// The target's file of a part in a repository.
+pub fn part(repository: &Path, version: &str, part: Part) -> PathBuf {
+    let folder = repository.join("targets/host").join(version);
+    let mut files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    files
+        .find(|path| path.to_str().unwrap().ends_with(&format!(".{}", part.file())))
+        .unwrap()
+}
