@@ -15,7 +15,8 @@ use crate::inventory::{Inventory, Scan, human_size};
 use crate::medium::{self, Medium};
 use crate::run::{self, Setup};
 use crate::steps::{JsonLines, Reporter, Step, Text};
-use crate::{record, service, tui, volume};
+use crate::tui::{self, Left};
+use crate::{record, service, volume};
 
 /// Lay a verified release down on a bare machine's disk.
 ///
@@ -276,7 +277,10 @@ impl Cli {
                 Ok(())
             }
             Command::Schema => Ok(output::line(answer::schema()?.trim_end())?),
-            Command::Tui { place } => tui::run(&place.setup(), Reporter::default()).map(drop),
+            Command::Tui { place } => match tui::run(&place.setup(), Reporter::default())? {
+                Left::Installed => Ok(()),
+                Left::Unchanged => Err(anyhow!("nothing was done")),
+            },
             Command::VerifyRecord { record, key, json } => verify_record(&record, key, json),
             Command::Service { place } => service::service(place.setup()),
         }

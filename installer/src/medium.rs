@@ -159,7 +159,7 @@ impl Medium {
     /// When the kernel refuses.
     pub fn forget(&self) -> Result<()> {
         for mount in [&self.targets, &self.mount] {
-            if let Some(node) = inventory::disk_of_mount(mount)? {
+            for node in inventory::devices_of_mount(mount)? {
                 disk::forget(&node)?;
             }
         }

@@ -11,7 +11,7 @@ use signing::process::Cmd;
 use crate::answer::{RecordTo, Then};
 use crate::run::{self, Outcome, Setup};
 use crate::steps::{JsonLines, Reporter, Step, Text};
-use crate::tui;
+use crate::tui::{self, Left};
 use crate::volume::{self, Found, Volume};
 
 /// The serial lines among the kernel's consoles: each gets the events as JSON lines.
@@ -59,7 +59,11 @@ pub fn service(mut setup: Setup) -> Result<()> {
         }
     };
     let Some(Found { loaded, volume }) = found else {
-        return tui::run(&setup, reporter).and_then(finish);
+        // A machine that was left on the first screens has nothing else to do.
+        return tui::run(&setup, reporter).and_then(|left| match left {
+            Left::Installed => finish(Then::Reboot),
+            Left::Unchanged => finish(Then::Poweroff),
+        });
     };
     let wanted = loaded.answer.installer.clone();
     if wanted.shell {

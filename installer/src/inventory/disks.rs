@@ -253,14 +253,26 @@ fn disks_below(device: &str) -> Vec<PathBuf> {
     disks
 }
 
-/// The disk on which a mounted directory lies, if it lies on one.
+/// The devices under a mounted directory: the one that is mounted, then the disks below it.
 ///
 /// # Errors
 /// When the mounts cannot be read.
-pub fn disk_of_mount(point: &Path) -> Result<Option<PathBuf>> {
+pub fn devices_of_mount(point: &Path) -> Result<Vec<PathBuf>> {
+    let text = fs::read_to_string("/proc/self/mountinfo").context("cannot read which disks are mounted")?;
     // The last mount on a point hides those before it.
-    Ok(mounts()?
-        .into_iter()
-        .rev()
-        .find_map(|(disk, mounted)| (mounted == point).then_some(disk)))
+    let own = text.lines().rev().find_map(|line| {
+        let mut fields = line.split(' ').skip(2);
+        let device = fields.next()?;
+        (Path::new(fields.nth(1)?) == point).then_some(device)
+    });
+    let Some(device) = own else { return Ok(Vec::new()) };
+    let mut devices = Vec::new();
+    if let Ok(sysfs) = fs::canonicalize(Path::new("/sys/dev/block").join(device))
+        && let Some(name) = sysfs.file_name()
+    {
+        devices.push(Path::new("/dev").join(name));
+    }
+    devices.extend(disks_below(device));
+    devices.dedup();
+    Ok(devices)
 }

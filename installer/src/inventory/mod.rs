@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use disks::{Scan, disk_of_mount};
+pub use disks::{Scan, devices_of_mount};
 pub use machine::{efi_byte, firmware};
 
 /// The machine.
