@@ -18,6 +18,7 @@ mod stick;
 mod write;
 
 use std::fmt;
+use std::io::ErrorKind;
 
 use anyhow::{Context, Result, bail};
 use offline_repo::bundle::BundleSource;
@@ -27,7 +28,7 @@ use signing::digest::{Sha256, read_bounded};
 use signing::output::Refused;
 use signing::release::{Part, Version};
 use signing::secureboot;
-use signing::tuf::{Client, Datastore, DirectorySource, Limits, Source, TufError, VerifiedTarget};
+use signing::tuf::{Client, Datastore, DirectorySource, Limits, Source, SourceError, TufError, VerifiedTarget};
 
 use crate::bootentries::Firmware;
 use crate::confirm;
@@ -273,10 +274,15 @@ fn step<T>(
 /// A judgement of the TUF client as a refusal that begins with its code; what is no judgement stays a failure.
 fn judged(error: TufError) -> anyhow::Error {
     if error.is_refusal() {
-        Refused(format!("{}: {}", error.code(), error.reason())).into()
-    } else {
-        error.into()
+        return Refused(format!("{}: {}", error.code(), error.reason())).into();
     }
+    if let TufError::Source(SourceError::Io { name, source }) = &error
+        && matches!(source.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof)
+    {
+        // The carrier's own checksum failed before ours could: the bytes are as wrong.
+        return Refused(format!("hash-mismatch: {name} is damaged: {source}")).into();
+    }
+    error.into()
 }
 
 fn target(machine: &Machine) -> Result<Target> {

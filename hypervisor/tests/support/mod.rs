@@ -4,6 +4,7 @@
 
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod drive;
 pub mod repository;
 
 use std::fs;
@@ -16,6 +17,7 @@ use hypervisor::layout::{self, Slot};
 use hypervisor::machine::Machine;
 use hypervisor::slots::{Slots, State};
 use nix::mount::{MntFlags, umount2};
+use offline_repo::bundle::BundleWriter;
 use signing::digest::Sha256;
 use signing::process::Cmd;
 use signing::release::Version;
@@ -324,6 +326,47 @@ fn make_disk(image: &Path) -> Loop {
         .run()
         .unwrap();
     Loop::with_partitions(image)
+}
+
+/// A stick with an ext4 file system and these files.
+pub fn stick(image: &Path, files: &[(&str, &[u8])]) -> Loop {
+    fs::File::create(image).unwrap().set_len(32 * MIB).unwrap();
+    let content = tempfile::tempdir().unwrap();
+    for (name, bytes) in files {
+        fs::write(content.path().join(name), bytes).unwrap();
+    }
+    Cmd::new("mkfs.ext4")
+        .args(["-q", "-F", "-L", layout::BUNDLE_LABEL, "-d"])
+        .arg(content.path())
+        .arg(image)
+        .run()
+        .unwrap();
+    Loop::of(image)
+}
+
+/// A repository as a bundle.
+pub fn bundle(repository: &Path) -> Vec<u8> {
+    let mut writer = BundleWriter::new(Vec::new(), repository, Vec::new()).unwrap();
+    let mut names: Vec<_> = fs::read_dir(repository.join("metadata"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    names.sort();
+    for path in names {
+        writer
+            .metadata(path.file_name().unwrap().to_str().unwrap(), &fs::read(&path).unwrap())
+            .unwrap();
+    }
+    let targets = repository.join("targets");
+    for release in fs::read_dir(targets.join("host")).unwrap() {
+        for target in fs::read_dir(release.unwrap().path()).unwrap() {
+            let place = target.unwrap().path();
+            let name = place.strip_prefix(&targets).unwrap().to_str().unwrap().to_owned();
+            let bytes = fs::read(&place).unwrap();
+            writer.target(&name, 1, |to| Ok(to.write_all(&bytes)?)).unwrap();
+        }
+    }
+    writer.finish().unwrap()
 }
 
 pub fn healthy() -> Health {

@@ -16,6 +16,7 @@ use signing::tuf::author::{self, Delegation, Ed25519Signer, Header, KeySet, Meta
 /// The keys of a site.
 pub struct Site {
     pub root: Vec<u8>,
+    custodians: [Ed25519Signer; 3],
     online: Ed25519Signer,
     db: Identity,
 }
@@ -81,29 +82,59 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
+fn root_plan(version: u64, custodians: &[Ed25519Signer], online: &Ed25519Signer) -> RootPlan {
+    let now = clock::now();
+    let header = Header {
+        version,
+        expires: now + TimeDelta::days(3650),
+        signed_at: now - TimeDelta::days(1),
+    };
+    let keys = || KeySet::single(online.public());
+    let root = KeySet {
+        keys: custodians.iter().map(Signer::public).collect(),
+        threshold: 2,
+    };
+    RootPlan {
+        header,
+        root,
+        targets: keys(),
+        snapshot: keys(),
+        timestamp: keys(),
+    }
+}
+
 impl Site {
     pub fn new() -> Self {
         let (online, _) = Ed25519Signer::generate().unwrap();
-        let now = clock::now();
-        let header = Header {
-            version: 1,
-            expires: now + TimeDelta::days(3650),
-            signed_at: now - TimeDelta::days(1),
-        };
-        let keys = || KeySet::single(online.public());
-        let plan = RootPlan {
-            header,
-            root: keys(),
-            targets: keys(),
-            snapshot: keys(),
-            timestamp: keys(),
-        };
-        let root = author::root(&plan, &[&online]).unwrap();
+        let custodians = [(); 3].map(|()| Ed25519Signer::generate().unwrap().0);
+        let root = author::root(&root_plan(1, &custodians, &online), &[&custodians[0], &custodians[1]]).unwrap();
+        let db = Identity::generate("Test db", clock::now()).unwrap();
         Self {
             root,
+            custodians,
             online,
-            db: Identity::generate("Test db", now).unwrap(),
+            db,
         }
+    }
+
+    /// A second root that one custodian alone has signed.
+    pub fn offer_root_by_one_key(&self, repository: &Path) {
+        let plan = root_plan(2, &self.custodians, &self.online);
+        let whole = author::root(&plan, &[&self.custodians[0], &self.custodians[1]]).unwrap();
+        let mut root: serde_json::Value = serde_json::from_slice(&whole).unwrap();
+        root["signatures"].as_array_mut().unwrap().pop();
+        fs::write(
+            repository.join("metadata/2.root.json"),
+            serde_json::to_vec(&root).unwrap(),
+        )
+        .unwrap();
+    }
+
+    /// A signed boot image of at least this size.
+    pub fn padded_boot_image(&self, root_hash: &Sha256, size: usize) -> Vec<u8> {
+        let mut image = boot_image(root_hash);
+        image.resize(size, 0);
+        sign_pe(&image, &self.db).unwrap()
     }
 
     pub fn db_certificate(&self) -> &[u8] {
