@@ -72,6 +72,6 @@ pub fn host(shop: &Workshop, running: &Running) -> Result<()> {
 
 fn verdicts(report: &Path) -> Result<String> {
     let report: Value = serde_json::from_slice(&fs::read(report)?)?;
-    let summary = report.get("summary").context("the report has no summary")?;
+    let summary = report.get("counts").context("the report counts nothing")?;
     Ok(format!("{} checks on the ISO", summary["pass"]))
 }

@@ -104,16 +104,16 @@ fn xen_version(packages: &[Value]) -> Result<String> {
     Ok(xen["version"].as_str().context("Xen has no version")?.to_owned())
 }
 
-/// The upstream version of the hypervisor in a snapshot, such as `4.20.4`, as `xl info` tells it.
+/// The version of the hypervisor's package in an edition's snapshot.
 ///
 /// # Errors
 /// When the snapshot has none.
 pub fn xen(shop: &Workshop, edition: Edition) -> Result<String> {
-    let manifest = shop
-        .store()
-        .join(format!("snapshots/{}/snapshot.json", edition.snapshot));
-    let version = xen_version(&packages(&manifest)?)?;
-    Ok(version.split(['+', '-', '~']).next().unwrap_or_default().to_owned())
+    xen_version(&packages(
+        &shop
+            .store()
+            .join(format!("snapshots/{}/snapshot.json", edition.snapshot)),
+    )?)
 }
 
 /// Makes the demonstration site's keys, and those of a stranger.
