@@ -23,6 +23,7 @@ use signing::tuf::{Client, Datastore, Limits, Source};
 
 use crate::bundle::BundleSource;
 use crate::repository::{LARGEST_ROOT, Repository, releases};
+use crate::store::sweep;
 
 /// Where a gateway remembers what it trusted.
 const DATASTORE: &str = "datastore";
@@ -64,6 +65,8 @@ pub fn import(
 ) -> Result<Summary> {
     let mut source = BundleSource::open(bundle)?;
     let _lock = repository.lock()?;
+    sweep(&repository.root().join("metadata"))?;
+    sweep(&repository.root().join("targets"))?;
     let place = repository.root().join(DATASTORE);
     let rehearsal = tempfile::tempdir().context("cannot make a temporary directory")?;
     let place = match mode {

@@ -20,7 +20,7 @@ use signing::output::Refused;
 use crate::apt::{Apt, Index, Upstream};
 use crate::snapshot::{FORMAT, KeptFile, KeptIndex, Origin, Snapshot, SnapshotPackage};
 use crate::spec::{Role, Spec};
-use crate::store::{Lock, Store};
+use crate::store::{self, Lock, Store};
 use crate::upstream::{self, Entry, Identity, IndexPromise, LARGEST_INRELEASE, Policy};
 
 /// Packages asked of apt in one run: what arrived is in the pool before the next ones are asked for.
@@ -116,6 +116,8 @@ struct Inputs<'a> {
 /// store held before is as it was, and packages that arrived are kept.
 pub fn mirror(spec: &Spec, store: &Store, options: &Options, tell: &mut dyn FnMut(Event)) -> Result<Summary> {
     let lock = store.lock()?;
+    store::sweep(&store.root().join("pool"))?;
+    store::sweep(&store.root().join("snapshots"))?;
     let work = store.work_directory(&lock, &spec.name)?;
     let apt = Apt::prepare(&work.join("apt"), spec, &options.upstream)?;
     tell(Event::Lists);

@@ -17,6 +17,7 @@ use signing::tuf::client::consistent_path;
 use signing::tuf::repository::{Expiry, Repository as Editor, Signers};
 
 use crate::repository::{LARGEST_ROOT, Reading, Repository};
+use crate::store::sweep;
 
 /// The largest `release.json`.
 const LARGEST_FACTS: u64 = 1 << 20;
@@ -199,6 +200,8 @@ fn sign(
     tell: &mut dyn FnMut(u64, u64),
 ) -> Result<u64> {
     let mut editor = open(repository, options.site, root)?;
+    sweep(&repository.root().join("metadata"))?;
+    sweep(&repository.root().join("targets"))?;
     if let Some((directory, facts)) = build {
         copy_parts(repository, directory, facts, tell)?;
         for part in &facts.parts {

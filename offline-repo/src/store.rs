@@ -247,6 +247,30 @@ impl Store {
     }
 }
 
+/// Deletes the temporaries that a killed writer has left below a directory. Needs the lock of whatever the directory is.
+///
+/// # Errors
+/// When a directory cannot be read or a temporary not be deleted.
+pub fn sweep(directory: &Path) -> Result<()> {
+    let failed = || format!("cannot clear {} of unfinished files", directory.display());
+    for entry in fs::read_dir(directory).with_context(failed)? {
+        let entry = entry.with_context(failed)?;
+        let is_directory = entry.file_type().with_context(failed)?.is_dir();
+        let path = entry.path();
+        if entry.file_name().as_encoded_bytes().starts_with(b".incomplete-") {
+            let gone = if is_directory {
+                fs::remove_dir_all(&path)
+            } else {
+                fs::remove_file(&path)
+            };
+            gone.with_context(failed)?;
+        } else if is_directory {
+            sweep(&path)?;
+        }
+    }
+    Ok(())
+}
+
 /// A hard link, or a copy where the file systems differ or links are not allowed.
 ///
 /// # Errors
@@ -306,6 +330,19 @@ mod tests {
         fs::write(store.object(&digest), b"c0ntent").unwrap();
         let error = store.check(&digest, 7).unwrap_err();
         assert!(error.downcast_ref::<Refused>().is_some(), "{error:#}");
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_is_swept() {
+        let (_directory, store) = store();
+        let lock = store.lock().unwrap();
+        let digest = Sha256::of(b"content");
+        store.ingest(&lock, &mut &b"content"[..], &digest, 7, "it").unwrap();
+        fs::write(store.object(&digest).with_file_name(".incomplete-x"), b"con").unwrap();
+        fs::create_dir_all(store.root().join("snapshots/.incomplete-y/upstream")).unwrap();
+        sweep(store.root()).unwrap();
+        assert!(store.has(&digest, 7));
+        assert!(!walk(store.root()).iter().any(|name| name.contains("incomplete")));
     }
 
     #[test]

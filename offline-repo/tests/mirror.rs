@@ -274,6 +274,45 @@ fn every_flipped_byte_in_a_stored_snapshot_is_found() {
 }
 
 #[test]
+fn the_proof_is_repeated_from_an_archive_alone() {
+    let low = Low::new();
+    low.mirror(&[]).ends(0);
+    let archive = low.archive.at("upstream.tar");
+    let snapshot = low.store.join("snapshots/test");
+    let files = [
+        "snapshot.json",
+        "upstream/small/InRelease",
+        "upstream/small/main_binary-amd64_Packages.xz",
+    ];
+    let write = |without: &str| {
+        let mut out = tar::Builder::new(fs::File::create(&archive).unwrap());
+        for file in files.iter().filter(|file| **file != without) {
+            out.append_path_with_name(snapshot.join(file), file).unwrap();
+        }
+        out.finish().unwrap();
+    };
+    write("");
+    let spec = low.spec.display().to_string();
+    let args = [
+        "verify-snapshot",
+        "--archive",
+        archive.to_str().unwrap(),
+        "--spec",
+        &spec,
+    ];
+    let said = repo(args).ends(0);
+    assert!(said.out.contains("all 2 packages"), "{}", said.out);
+    flip(&archive);
+    repo(args).ends(3);
+    write(files[1]);
+    repo(args).ends(1);
+    // The compiled-in policy trusts Debian for Debian's suites, and nobody for others.
+    write("");
+    let said = repo(&args[..3]).ends(3);
+    assert!(said.err.contains("no key is trusted"), "{}", said.err);
+}
+
+#[test]
 fn a_manifest_that_says_more_than_upstream_signed_is_refused() {
     let low = Low::new();
     low.mirror(&[]).ends(0);

@@ -198,16 +198,23 @@ impl Archive {
 
 const PASSPHRASE: &str = "correct horse battery";
 
-/// One site for all tests of a program: its keys are slow to make.
+/// One site for all tests and all runs: its keys are slow to make, and each test may be a process of its own.
 pub fn site() -> &'static Path {
-    static MADE: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
-    let (_, path) = MADE.get_or_init(|| {
-        let directory = tempfile::tempdir().unwrap();
-        let path = make_site(directory.path(), "site");
-        fs::write(directory.path().join("passphrase"), PASSPHRASE).unwrap();
-        (directory, path)
-    });
-    path
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("offline-repo-site");
+        fs::create_dir_all(&directory).unwrap();
+        let lock = fs::File::create(directory.join("lock")).unwrap();
+        lock.lock().unwrap();
+        let path = directory.join("site");
+        let fresh = |site: Site| site.facts().created + Duration::days(300) > now();
+        if !Site::open(&path).is_ok_and(fresh) {
+            drop(fs::remove_dir_all(&path));
+            fs::write(directory.join("passphrase"), PASSPHRASE).unwrap();
+            make_site(&directory, "site");
+        }
+        path
+    })
 }
 
 pub fn make_site(directory: &Path, name: &str) -> PathBuf {
