@@ -280,6 +280,7 @@ impl Cli {
             Command::Tui { place } => match tui::run(&place.setup(), Reporter::default())? {
                 Left::Installed => Ok(()),
                 Left::Unchanged => Err(anyhow!("nothing was done")),
+                Left::Failed(error) => Err(error),
             },
             Command::VerifyRecord { record, key, json } => verify_record(&record, key, json),
             Command::Service { place } => service::service(place.setup()),
@@ -372,7 +373,7 @@ fn lines(inventory: &Inventory) -> Vec<String> {
     for disk in &inventory.disks {
         lines.push(format!("Disk      {}", disk.title()));
         if disk.medium {
-            lines.push("  the installer's medium, never written".into());
+            lines.push("  a medium of this installation, never written".into());
         } else if !disk.holds_data() {
             lines.push("  empty".into());
         }

@@ -30,7 +30,7 @@ pub struct Setup {
     pub medium: Medium,
     /// Which devices are looked at.
     pub scan: Scan,
-    /// The volume that the answer came from: its disk is never written.
+    /// The volume that the answer came from. Its disk is never written, nor is any with the label of such a volume.
     pub answer_volume: Option<Volume>,
     /// A directory on a memory file system for the state's files before they are on the disk. It is made anew and removed.
     pub work: PathBuf,
@@ -72,7 +72,8 @@ impl Setup {
     /// As [`inventory::take`].
     pub fn inventory(&self) -> Result<Inventory> {
         let mut inventory = inventory::take(&self.scan)?;
-        if let Some(volume) = &self.answer_volume {
+        let sticks = volume::labelled(&inventory);
+        for volume in sticks.iter().chain(&self.answer_volume) {
             volume::protect(&mut inventory, volume);
         }
         if self.foreign_firmware {
@@ -135,6 +136,11 @@ pub fn install(setup: &Setup, answer: &Loaded, reporter: &mut Reporter) -> Resul
         let plan = plan(&inventory, answer, &verified.release)?;
         for line in plan.lines() {
             running.say(line);
+        }
+        if plan.secure_boot != SecureBootPlan::Leave {
+            let mut image = Vec::new();
+            verified.fetch(Part::Xen, &mut image, |_| {})?;
+            firmware::check(&setup.medium.trust, &image)?;
         }
         running.detail(plan.disk.title());
         Ok(plan)
@@ -241,9 +247,14 @@ fn write_slot(plan: &Plan, verified: &mut Verified, reporter: &mut Reporter) -> 
 fn enrol(setup: &Setup, plan: &Plan, reporter: &mut Reporter) -> Result<Vec<String>> {
     reporter.step(Step::EnrolKeys, |running| match plan.secure_boot {
         SecureBootPlan::Enrol => {
-            let written = firmware::enrol(&setup.medium.trust, &setup.efi.join("efivars"))?;
-            running.detail(format!("wrote {}", written.join(", ")));
-            Ok(written)
+            let enrolled = firmware::enrol(&setup.medium.trust, &setup.efi.join("efivars"))?;
+            let later = if enrolled.still_setup_mode {
+                "; the firmware tells setup mode until it restarts"
+            } else {
+                ""
+            };
+            running.detail(format!("wrote {}{later}", enrolled.written.join(", ")));
+            Ok(enrolled.written)
         }
         SecureBootPlan::Enforced => {
             running.detail("Secure Boot is enforced already");

@@ -4,6 +4,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use signing::process::Cmd;
@@ -13,6 +14,10 @@ use crate::run::{self, Outcome, Setup};
 use crate::steps::{JsonLines, Reporter, Step, Text};
 use crate::tui::{self, Left};
 use crate::volume::{self, Found, Volume};
+
+/// How often an answer is looked for, and how long to wait in between.
+const LOOKS: u32 = 5;
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// The serial lines among the kernel's consoles: each gets the events as JSON lines.
 fn serial_consoles() -> Vec<File> {
@@ -49,8 +54,7 @@ pub fn service(mut setup: Setup) -> Result<()> {
     // Disks and sticks that are still coming up.
     drop(Cmd::new("udevadm").args(["settle", "--timeout=60"]).run());
     let mut reporter = reporter();
-    let answer = setup.inventory().and_then(|inventory| volume::find_answer(&inventory));
-    let found = match answer {
+    let found = match wait_for_answer(&setup) {
         Ok(found) => found,
         Err(error) => {
             reporter.add(Text::new(io::stdout()));
@@ -62,7 +66,7 @@ pub fn service(mut setup: Setup) -> Result<()> {
         // A machine that was left on the first screens has nothing else to do.
         return tui::run(&setup, reporter).and_then(|left| match left {
             Left::Installed => finish(Then::Reboot),
-            Left::Unchanged => finish(Then::Poweroff),
+            Left::Unchanged | Left::Failed(_) => finish(Then::Poweroff),
         });
     };
     let wanted = loaded.answer.installer.clone();
@@ -85,6 +89,18 @@ pub fn service(mut setup: Setup) -> Result<()> {
             Err(error)
         }
     }
+}
+
+/// Looks for an answer, for some seconds: a stick behind a hub or a BMC appears late.
+fn wait_for_answer(setup: &Setup) -> Result<Option<Found>> {
+    for _ in 0..LOOKS {
+        let found = volume::find_answer(&setup.inventory()?)?;
+        if found.is_some() {
+            return Ok(found);
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(None)
 }
 
 /// Copies the signed record to the medium that the answer was on.

@@ -173,14 +173,31 @@ impl Volume {
 /// installer's own medium.
 #[must_use]
 pub fn candidates(inventory: &Inventory) -> Vec<Volume> {
+    select(inventory, |medium, signature| {
+        is_labelled(signature) || medium && signature.kind == "vfat"
+    })
+}
+
+/// The volumes with the answer's label.
+#[must_use]
+pub fn labelled(inventory: &Inventory) -> Vec<Volume> {
+    select(inventory, |_, signature| is_labelled(signature))
+}
+
+fn is_labelled(signature: &Signature) -> bool {
+    let label = signature.label.as_deref().unwrap_or_default();
+    label == ANSWER_LABEL || label == &ANSWER_LABEL[..FAT_LABEL]
+}
+
+fn select(inventory: &Inventory, wanted: impl Fn(bool, &Signature) -> bool) -> Vec<Volume> {
     let mut volumes = Vec::new();
     for disk in &inventory.disks {
-        for signature in &disk.signatures {
-            let label = signature.label.as_deref().unwrap_or_default();
-            let labelled = label == ANSWER_LABEL || label == &ANSWER_LABEL[..FAT_LABEL];
-            let own = disk.medium && signature.kind == "vfat";
+        for signature in disk
+            .signatures
+            .iter()
+            .filter(|signature| wanted(disk.medium, signature))
+        {
             if let Some(volume) = Volume::of(signature)
-                && (labelled || own)
                 && !volumes.contains(&volume)
             {
                 volumes.push(volume);

@@ -77,7 +77,7 @@ pub struct Disk {
     pub by_path: Vec<String>,
     /// Whether it cannot be written.
     pub read_only: bool,
-    /// Whether the installer runs from it.
+    /// Whether the installer runs from it, or its answer came from it.
     pub medium: bool,
     /// Where it or a part of it is mounted.
     pub mounted: Vec<String>,
@@ -148,7 +148,10 @@ impl Signature {
 
 impl std::fmt::Display for Signature {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} ({})", self.words(), self.kind)?;
+        f.write_str(self.words())?;
+        if self.words() != self.kind {
+            write!(f, " ({})", self.kind)?;
+        }
         if let Some(label) = &self.label {
             write!(f, " {label:?}")?;
         }
@@ -175,19 +178,22 @@ impl Disk {
         self.unrecognised || !self.partitions.is_empty() || self.signatures.iter().any(|found| !found.is_table())
     }
 
-    /// What it holds, in one line each.
+    /// What it holds, in one line each. Tables are told by their partitions.
     #[must_use]
     pub fn contents(&self) -> Vec<String> {
-        let mut lines: Vec<String> = self.signatures.iter().map(ToString::to_string).collect();
-        // A table has several signatures (front, back, protective), all of which are one thing to a reader.
-        lines.dedup();
-        if !self.partitions.is_empty() {
-            let noun = if self.partitions.len() == 1 {
-                "partition"
-            } else {
-                "partitions"
-            };
-            lines.insert(0, format!("{} {noun}", self.partitions.len()));
+        let mut lines = Vec::new();
+        match self.partitions.len() {
+            0 if self.signatures.iter().any(Signature::is_table) => lines.push("an empty partition table".into()),
+            0 => {}
+            1 => lines.push("1 partition".into()),
+            count => lines.push(format!("{count} partitions")),
+        }
+        let held = self.signatures.iter().filter(|signature| !signature.is_table());
+        for line in held.map(ToString::to_string) {
+            // Some kinds have several magic numbers, which are one thing to a reader.
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
         }
         if self.unrecognised {
             lines.push("unrecognised data".into());

@@ -35,7 +35,7 @@ pub enum PlanError {
         matching: Vec<String>,
     },
     /// The installer runs from it.
-    #[error("{0} is the installer's own medium and is never written. Choose another disk")]
+    #[error("{0} is a medium of this installation and is never written. Choose another disk")]
     Medium(String),
     /// It is mounted or used as swap.
     #[error("{disk} is in use: {} is mounted from it. Unmount it or choose another disk", .mounted.join(", "))]

@@ -22,18 +22,20 @@ use view::Ending;
 const TICK: Duration = Duration::from_millis(150);
 
 /// How the screens were left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Left {
     /// A host was installed.
     Installed,
     /// The operator left before anything was written.
     Unchanged,
+    /// It failed, and the operator has read why.
+    Failed(anyhow::Error),
 }
 
 /// Asks and installs. The reporter's sinks get the events as from an unattended installation.
 ///
 /// # Errors
-/// When there is no terminal, or the installation failed; the operator has then read the reason.
+/// When there is no terminal.
 pub fn run(setup: &Setup, reporter: Reporter) -> Result<Left> {
     let mut terminal = ratatui::try_init().context("cannot use this terminal for screens: give an answer file")?;
     let result = dialogue(&mut terminal, setup, reporter);
@@ -57,7 +59,7 @@ fn dialogue(terminal: &mut DefaultTerminal, setup: &Setup, reporter: Reporter) -
         Err(error) => {
             let why = format!("{error:#}");
             wait_for_enter(terminal, |frame| view::failure(frame, &why))?;
-            return Err(error);
+            return Ok(Left::Failed(error));
         }
     };
     loop {
@@ -101,7 +103,10 @@ fn install(terminal: &mut DefaultTerminal, setup: &Setup, loaded: &Loaded, mut r
         Err(error) => Ending::Failed(format!("{error:#}")),
     };
     wait_for_enter(terminal, |frame| view::progress(frame, &memory.events(), &ending))?;
-    result.map(|_| Left::Installed)
+    Ok(match result {
+        Ok(_) => Left::Installed,
+        Err(error) => Left::Failed(error),
+    })
 }
 
 fn wait_for_enter(terminal: &mut DefaultTerminal, draw: impl Fn(&mut ratatui::Frame<'_>)) -> Result<()> {

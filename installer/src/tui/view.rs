@@ -99,16 +99,22 @@ fn disks(model: &Model, height: u16) -> Vec<Line<'static>> {
 
 fn contents(disk: &Disk) -> Line<'static> {
     let text = if disk.medium {
-        "the installer's own medium, never written".to_owned()
+        "a medium of this installation, never written".to_owned()
     } else if disk.holds_data() {
-        return Line::styled(
-            format!("   holds {}", disk.contents().join("; ")),
-            Style::new().fg(Color::Yellow),
-        );
+        let text = shortened(&format!("   holds {}", disk.contents().join("; ")), 78);
+        return Line::styled(text, Style::new().fg(Color::Yellow));
     } else {
         "empty".to_owned()
     };
     Line::styled(format!("   {text}"), DIM)
+}
+
+/// A text that ends in dots where it does not fit: the next screen shows all of it.
+fn shortened(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    text.chars().take(width - 4).chain(" ...".chars()).collect()
 }
 
 fn wipe(model: &Model) -> Vec<Line<'static>> {
@@ -248,8 +254,8 @@ pub(super) enum Ending {
 pub(super) fn progress(target: &mut Frame<'_>, events: &[Event], ending: &Ending) {
     let (message, keys) = match ending {
         Ending::Running => ("", "Do not switch the machine off"),
-        Ending::Done(_) => ("", "Enter restart the machine"),
-        Ending::Failed(_) => ("", "Enter leave"),
+        Ending::Done(_) => ("", "Enter end"),
+        Ending::Failed(_) => ("", "Enter end"),
     };
     let body = frame(target, "Bastide   installing", message, keys);
     let [steps, gauge, text] = Layout::vertical([
