@@ -4,7 +4,7 @@
 mod model;
 mod view;
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
@@ -37,6 +37,10 @@ pub enum Left {
 /// # Errors
 /// When there is no terminal.
 pub fn run(setup: &Setup, reporter: Reporter) -> Result<Left> {
+    // The library would fall back to the controlling terminal, where nobody may be looking.
+    if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
+        return Err(anyhow!("the screens need a terminal: give an answer file"));
+    }
     let mut terminal = ratatui::try_init().context("cannot use this terminal for screens: give an answer file")?;
     let result = dialogue(&mut terminal, setup, reporter);
     ratatui::restore();
