@@ -163,24 +163,24 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Iso(medium) => {
             let mut subject = Subject::new("iso", medium.file.display().to_string());
             let audit = |question: Question<'_>| iso::iso(&medium.file, question, &mut subject);
-            let (audited, at) = ask(&medium, false, audit)?;
-            finish(Report::new(subject, at, audited.sections), &medium.reports)
+            let (audited, trust, at) = ask(&medium, false, audit)?;
+            finish(Report::new(subject, at, audited.sections), &trust, &medium.reports)
         }
         Command::Repo(medium) => {
-            let (audited, at) = ask(&medium, true, |question| repository::repository(&medium.file, question))?;
+            let (audited, trust, at) = ask(&medium, true, |question| repository::repository(&medium.file, question))?;
             let mut subject = Subject::new("repository", medium.file.display().to_string());
             subject.fact("releases", audited.versions.join(", "));
-            finish(Report::new(subject, at, audited.sections), &medium.reports)
+            finish(Report::new(subject, at, audited.sections), &trust, &medium.reports)
         }
         Command::Bundle(medium) => {
             let length = fs::metadata(&medium.file)
                 .with_context(|| format!("cannot open {}", medium.file.display()))?
                 .len();
-            let (audited, at) = ask(&medium, false, |question| Ok(bundle::bundle(&medium.file, question)))?;
+            let (audited, trust, at) = ask(&medium, false, |question| Ok(bundle::bundle(&medium.file, question)))?;
             let mut subject = Subject::new("bundle", medium.file.display().to_string());
             subject.fact("size", crate::trace::bytes(length));
             subject.fact("releases", audited.versions.join(", "));
-            finish(Report::new(subject, at, audited.sections), &medium.reports)
+            finish(Report::new(subject, at, audited.sections), &trust, &medium.reports)
         }
         Command::Host(args) => run_host(&args),
         Command::Profile(command) => profile(command),
@@ -191,7 +191,7 @@ fn ask<T>(
     medium: &Medium,
     complete: bool,
     audit: impl FnOnce(Question<'_>) -> io::Result<T>,
-) -> Result<(T, DateTime<Utc>)> {
+) -> Result<(T, Trust, DateTime<Utc>)> {
     let trust = Trust::open(medium.trust.as_deref().unwrap_or(Path::new(TRUST)))?;
     let now = medium.reports.at.unwrap_or_else(clock::now);
     let audited = audit(Question {
@@ -201,7 +201,7 @@ fn ask<T>(
         upstream: None,
     })
     .with_context(|| format!("cannot read {}", medium.file.display()))?;
-    Ok((audited, now))
+    Ok((audited, trust, now))
 }
 
 fn run_host(args: &HostArgs) -> Result<ExitCode> {
@@ -237,10 +237,13 @@ fn run_host(args: &HostArgs) -> Result<ExitCode> {
         }
         (None, None) => audit(&Live::default()),
     };
-    finish(report, &args.reports)
+    finish(report, &trust, &args.reports)
 }
 
-fn finish(mut report: Report, reports: &Reports) -> Result<ExitCode> {
+fn finish(mut report: Report, trust: &Trust, reports: &Reports) -> Result<ExitCode> {
+    for (label, value) in trust.anchors() {
+        report.subject.fact(label, value);
+    }
     byhand::add(&mut report);
     if let Some(path) = &reports.html {
         durable::write(path, html::page(&report).as_bytes())

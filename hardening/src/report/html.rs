@@ -13,6 +13,8 @@ use crate::verdict::{Counts, Outcome};
 const STYLE: &str = include_str!("style.css");
 /// From this many findings of one shape on, a table reads better than a list.
 const TABLE: usize = 9;
+/// The largest tree of passes that is shown unfolded.
+const UNFOLDED: usize = 40;
 const ORDER: [Outcome; 4] = [
     Outcome::Pass,
     Outcome::Fail,
@@ -171,7 +173,7 @@ impl Page {
     }
 
     fn overview(&mut self, report: &Report) {
-        put!(self, "<section class=\"sheet\" aria-label=\"Overview\">");
+        put!(self, "<section class=\"sheet overview\" aria-label=\"Overview\">");
         if !report.subject.facts.is_empty() {
             put!(self, "<dl class=\"facts\">");
             for fact in &report.subject.facts {
@@ -302,18 +304,11 @@ impl Page {
             );
             return;
         }
-        let grave = finding.worst() >= Outcome::CouldNotCheck;
-        let trunk = !finding.children.is_empty() && !finding.children.iter().all(|child| child.children.is_empty());
-        let open = if grave || trunk || (depth == 0 && finding.children.len() < TABLE) {
-            " open"
-        } else {
-            ""
-        };
-        let open = if depth == 0 && finding.children.is_empty() && !grave {
-            ""
-        } else {
-            open
-        };
+        // What is wrong is unfolded, and so are small trees; a wall of passes is not.
+        let mut size = 0;
+        finding.visit(&mut |_| size += 1);
+        let open = finding.worst() >= Outcome::CouldNotCheck || (1 < size && size <= UNFOLDED);
+        let open = if open { " open" } else { "" };
         put!(
             self,
             "<details class=\"node\"{open}><summary><span class=\"row\"><span class=\"mark\" aria-hidden=\"true\"></span>{}<span class=\"say\">{say}</span></span></summary>",

@@ -90,6 +90,20 @@ impl Trust {
         }
     }
 
+    /// The two values that a person compares with what was handed over, for the head of a report.
+    #[must_use]
+    pub fn anchors(&self) -> Vec<(&'static str, String)> {
+        let mut anchors = vec![("sha256 of the pinned root", Sha256::of(&self.root).to_string())];
+        if let Ok(certs) = openpgp::read_keyring(&self.release_certificate()) {
+            anchors.extend(
+                certs
+                    .iter()
+                    .map(|cert| ("OpenPGP release key", cert.fingerprint().to_hex())),
+            );
+        }
+        anchors
+    }
+
     /// What this directory says, and whether it agrees with itself. Only a person can compare it with what was handed over.
     #[must_use]
     pub fn section(&self, now: DateTime<Utc>) -> Section {
