@@ -4,7 +4,7 @@
 OUT ?= out
 JOURNEY = target/debug/journey
 
-.PHONY: demo test check bench build setup clean
+.PHONY: demo test check bench conformance build setup clean
 
 # The main job, in virtual machines: from upstream's packages to a verified, patched Xen host.
 demo: build
@@ -23,6 +23,14 @@ check: setup
 # Times and sizes as ratios beside a peer; needs what `make demo` made.
 bench: build
 	$(JOURNEY) bench --out $(OUT)
+
+# The public TUF conformance suite against our client: make conformance SUITE=<a checkout of tuf-conformance>.
+# It fakes the clock of the client with Debian's package faketime.
+conformance: setup
+	cargo build --locked -p signing --example tuf-client
+	python3 -m venv target/conformance
+	target/conformance/bin/pip install --quiet "$(SUITE)"
+	target/conformance/bin/pytest -q "$(SUITE)/tuf_conformance" --entrypoint "$(CURDIR)/target/debug/examples/tuf-client"
 
 build: setup
 	cargo build --workspace --locked
