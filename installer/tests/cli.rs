@@ -36,10 +36,15 @@ fn every_help_fits_80_columns_and_every_example_in_it_is_understood() {
         for line in help.lines() {
             assert!(line.chars().count() <= 80, "{name}: {line}");
         }
-        let (_, examples) = help.split_once("Examples:").unwrap_or_else(|| panic!("{name} has no examples"));
+        let (_, examples) = help
+            .split_once("Examples:")
+            .unwrap_or_else(|| panic!("{name} has no examples"));
         // A line that ends with a backslash goes on; a redirection is the shell's.
         let joined = examples.replace("\\\n", " ");
-        for line in joined.lines().filter(|line| line.trim_start().starts_with("bastide-install")) {
+        for line in joined
+            .lines()
+            .filter(|line| line.trim_start().starts_with("bastide-install"))
+        {
             let words = line.split_ascii_whitespace().take_while(|word| *word != ">");
             let parsed = Cli::command().try_get_matches_from(words);
             assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
@@ -48,7 +53,10 @@ fn every_help_fits_80_columns_and_every_example_in_it_is_understood() {
     }
     assert!(seen >= names.len() - 1);
     let (_, help, _) = run(program().arg("--help"));
-    assert!(help.contains("Examples:") && help.lines().all(|line| line.chars().count() <= 80), "{help}");
+    assert!(
+        help.contains("Examples:") && help.lines().all(|line| line.chars().count() <= 80),
+        "{help}"
+    );
 }
 
 #[test]
@@ -59,10 +67,17 @@ fn good_answers_are_valid_and_bad_ones_are_refused_with_their_place() {
     }
     let directory = tempfile::tempdir().unwrap();
     let bad = directory.path().join("bad.toml");
-    fs::write(&bad, "[disk]\nserial = \"S1\"\n[network]\nhostname = \"h\"\npassword = \"x\"\n").unwrap();
+    fs::write(
+        &bad,
+        "[disk]\nserial = \"S1\"\n[network]\nhostname = \"h\"\npassword = \"x\"\n",
+    )
+    .unwrap();
     let (code, _, said) = run(program().arg("validate").arg(&bad));
     assert_eq!(code, Some(3));
-    assert!(said.contains("bad.toml") && said.contains("line 5") && said.contains("password"), "{said}");
+    assert!(
+        said.contains("bad.toml") && said.contains("line 5") && said.contains("password"),
+        "{said}"
+    );
     let (code, _, said) = run(program().arg("validate").arg(directory.path().join("none.toml")));
     assert!(code == Some(1) && said.contains("none.toml"), "{said}");
     let (code, _, said) = run(program().arg("validate").arg(directory.path()));
@@ -112,5 +127,8 @@ fn a_record_that_is_none_is_refused() {
 #[test]
 fn screens_need_a_terminal() {
     let (code, _, said) = run(program().args(["tui", "--medium", "/nonexistent"]));
-    assert!(code == Some(1) && said.contains("terminal") && !said.contains("panicked"), "{said}");
+    assert!(
+        code == Some(1) && said.contains("terminal") && !said.contains("panicked"),
+        "{said}"
+    );
 }

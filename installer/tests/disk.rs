@@ -12,7 +12,7 @@ use signing::digest::Sha256;
 use signing::process::Cmd;
 use signing::release::Part;
 use signing::tuf::Datastore;
-use support::{Disk, Medium, Running, SERIAL, answer, can_check, run};
+use support::{DISK_SIZE, Disk, Medium, Running, SERIAL, answer, can_check, run};
 
 #[test]
 fn an_installation_lays_down_all_that_a_host_needs() {
@@ -103,6 +103,51 @@ fn an_installation_lays_down_all_that_a_host_needs() {
     assert_eq!(ended.code, Some(3), "{}", ended.stderr);
     assert!(ended.stderr.contains("disk.wipe"), "{}", ended.stderr);
     assert!(disk.boots());
+}
+
+#[test]
+fn a_disk_with_large_sectors_is_served_alike() {
+    if !can_check() {
+        return;
+    }
+    let (medium, disk) = (Medium::new(), Disk::of_sectors(SERIAL, DISK_SIZE, 4096));
+    let answer = medium.answer("answer.toml", "");
+    let cmd = medium.program("run", &[&disk.node]).arg("--answer").arg(&answer);
+    let ended = run(cmd.args(["--yes", "--json"]));
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let (start, _) = disk.partition("bastide-root-a");
+    assert!(disk.read(start, medium.parts[&Part::Root].len()) == medium.parts[&Part::Root]);
+    assert!(disk.esp_file("EFI/BOOT/BOOTX64.EFI").unwrap() == medium.parts[&Part::Xen]);
+    assert_eq!(disk.state_text("cat /overlay/etc/hostname"), "rack1\n");
+}
+
+#[test]
+fn the_disk_under_the_medium_is_never_written() {
+    if !can_check() {
+        return;
+    }
+    let (medium, disk) = (Medium::new(), Disk::new());
+    Cmd::new("mkfs.ext4")
+        .args(["-q", "-F", "-d"])
+        .arg(medium.at("medium"))
+        .arg(&disk.node)
+        .run()
+        .unwrap();
+    Cmd::new("mount")
+        .args(["-o", "ro"])
+        .arg(&disk.node)
+        .arg(medium.at("medium"))
+        .run()
+        .unwrap();
+    let answer = medium.answer("answer.toml", &format!("wipe = \"{SERIAL}\""));
+    let ended = run(medium
+        .program("run", &[&disk.node])
+        .arg("--answer")
+        .arg(&answer)
+        .arg("--yes"));
+    Cmd::new("umount").arg(medium.at("medium")).run().unwrap();
+    assert_eq!(ended.code, Some(3), "{}", ended.stderr);
+    assert!(ended.stderr.contains("medium of this installation"), "{}", ended.stderr);
 }
 
 /// Killed at the beginning of every step and in the midst of those that take their time, over a host that booted before:

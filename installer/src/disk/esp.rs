@@ -11,6 +11,9 @@ use signing::process::Cmd;
 use super::Target;
 use crate::plan::{NewPartition, Plan};
 
+/// Bytes of a cluster: 512 MiB are twice as many of these as FAT32 must have.
+const CLUSTER: u64 = 4096;
+
 /// What a boot image's name ends with while it must not boot.
 const INACTIVE: &str = ".new";
 
@@ -45,6 +48,8 @@ impl<'a> Esp<'a> {
         Cmd::new("mkfs.fat")
             .args(["-F", "32", "-n", "BASTIDE-ESP", "-I"])
             .args(["-S", &self.sector.to_string()])
+            // Firmware tells FAT32 by the number of clusters alone: they must be small whatever the sectors are.
+            .args(["-s", &(CLUSTER / self.sector).max(1).to_string()])
             .args(["-h", &(self.partition.start / self.sector).to_string()])
             .args(["--offset", &(self.partition.start / self.sector).to_string()])
             .arg(self.target.path())

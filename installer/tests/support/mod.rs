@@ -202,11 +202,15 @@ impl Disk {
     }
 
     pub fn of_size(name: &str, size: u64) -> Self {
+        Self::of_sectors(name, size, 512)
+    }
+
+    pub fn of_sectors(name: &str, size: u64, sector: u32) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join(name);
         File::create(&file).unwrap().set_len(size).unwrap();
         let output = Cmd::new("losetup")
-            .args(["--find", "--show"])
+            .args(["--find", "--show", "--sector-size", &sector.to_string()])
             .arg(&file)
             .output()
             .unwrap();
@@ -257,11 +261,12 @@ impl Disk {
             .as_array()
             .cloned()
             .unwrap_or_default();
+        let sector = table["partitiontable"]["sectorsize"].as_u64().unwrap();
         entries
             .iter()
             .map(|entry| {
                 let text = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();
-                let bytes = |key: &str| entry[key].as_u64().unwrap() * 512;
+                let bytes = |key: &str| entry[key].as_u64().unwrap() * sector;
                 (text("name"), text("type").to_lowercase(), bytes("start"), bytes("size"))
             })
             .collect()
