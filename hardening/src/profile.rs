@@ -163,12 +163,10 @@ pub enum Rule {
     },
     /// The running command lines are those of the signed boot image, with nothing added.
     CommandLinesAreSigned,
-    /// A field of `xl info`.
-    XenInfo {
-        /// Its name.
-        field: String,
-        /// What it must be.
-        expect: Expect,
+    /// The running hypervisor's version.
+    XenVersion {
+        /// The oldest branch that will do, such as `4.20`.
+        at_least: String,
     },
     /// The log of the hypervisor's boot holds none of these.
     XenLogLacks {
@@ -389,7 +387,7 @@ impl Rule {
             Self::CommandLinesAreSigned => {
                 "/proc/cmdline and xl info, word for word with the signed boot image".to_owned()
             }
-            Self::XenInfo { field, expect } => format!("{field} in xl info: {}", expect.words()),
+            Self::XenVersion { at_least } => format!("xen_major and xen_minor in xl info: at least {at_least}"),
             Self::XenLogLacks { texts } => format!("xl dmesg: none of {}", texts.join("; ")),
             Self::XenLogHas { text } => format!("xl dmesg: {text}"),
             Self::XenToolstack => "xl list: domain 0".to_owned(),

@@ -2,7 +2,7 @@
 //! The boot chain and the hypervisor.
 
 use super::kernel::argument_verdict;
-use super::{offenders, shown, verdict};
+use super::offenders;
 use crate::facts::{Facts, Known, Unknown};
 use crate::profile::Expect;
 use crate::verdict::Verdict;
@@ -123,13 +123,27 @@ fn info(facts: &dyn Facts, field: &str) -> Known<Option<String>> {
         .map(|(_, value)| value.trim().to_owned()))
 }
 
-pub(super) fn xen_info(facts: &dyn Facts, field: &str, expect: &Expect) -> Known<Verdict> {
-    let value = info(facts, field)?;
-    Ok(verdict(
-        expect.holds(value.as_deref()),
-        format!("{field} {}", shown(value.as_deref())),
-        expect,
-    ))
+pub(super) fn xen_version(facts: &dyn Facts, at_least: &str) -> Known<Verdict> {
+    let number = |text: &str| text.trim().parse::<u32>().ok();
+    let field = |name: &str| -> Known<u32> {
+        let value = info(facts, name)?;
+        value
+            .as_deref()
+            .and_then(number)
+            .ok_or_else(|| Unknown(format!("`xl info` names no {name}")))
+    };
+    let running = (field("xen_major")?, field("xen_minor")?);
+    let wanted = at_least
+        .split_once('.')
+        .and_then(|(major, minor)| Some((number(major)?, number(minor)?)));
+    let wanted = wanted.ok_or_else(|| Unknown(format!("{at_least:?} is no version")))?;
+    let extra = info(facts, "xen_extra")?.unwrap_or_default();
+    let seen = format!("Xen {}.{}{extra}", running.0, running.1);
+    Ok(if running >= wanted {
+        Verdict::Pass(seen)
+    } else {
+        Verdict::Fail(format!("{seen}; must be at least {at_least}"))
+    })
 }
 
 fn xen_log(facts: &dyn Facts) -> Known<String> {

@@ -152,33 +152,42 @@ pub(super) fn argument<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     })
 }
 
+/// A parameter in words.
+fn set(value: Option<&str>) -> String {
+    match value {
+        None => "is not set".to_owned(),
+        Some("") => "is set".to_owned(),
+        value => shown(value),
+    }
+}
+
 /// Judges a parameter in the running line and in the signed one.
 pub(super) fn argument_verdict(name: &str, running: &str, signed: Known<String>, expect: &Expect) -> Known<Verdict> {
     let value = argument(running, name);
     if !expect.holds(value) {
         return Ok(verdict(
             false,
-            format!("{name} {} on the running command line", shown(value)),
+            format!("{name} {} on the running command line", set(value)),
             expect,
         ));
     }
     let signed = signed.map_err(|Unknown(why)| {
         Unknown(format!(
             "{name} {} now, but whether it is in the signed boot image cannot be told: {why}",
-            shown(value)
+            set(value)
         ))
     })?;
     let stays = argument(&signed, name);
     Ok(if expect.holds(stays) {
         Verdict::Pass(format!(
             "{name} {}, and so it stands in the signed boot image",
-            shown(value)
+            set(value)
         ))
     } else {
         Verdict::Fail(format!(
             "{name} {} now, but in the boot image on the disk it {}",
-            shown(value),
-            shown(stays)
+            set(value),
+            set(stays)
         ))
     })
 }

@@ -68,7 +68,7 @@ fn look(rule: &Rule, facts: &dyn Facts) -> Known<Verdict> {
         Rule::KernelArgument { name, expect } => boot::kernel_argument(facts, name, expect),
         Rule::XenArgument { name, expect } => boot::xen_argument(facts, name, expect),
         Rule::CommandLinesAreSigned => boot::command_lines_are_signed(facts),
-        Rule::XenInfo { field, expect } => boot::xen_info(facts, field, expect),
+        Rule::XenVersion { at_least } => boot::xen_version(facts, at_least),
         Rule::XenLogLacks { texts } => boot::xen_log_lacks(facts, texts),
         Rule::XenLogHas { text } => boot::xen_log_has(facts, text),
         Rule::XenToolstack => boot::xen_toolstack(facts),

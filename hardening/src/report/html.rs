@@ -8,7 +8,7 @@
 use signing::digest::Sha256;
 
 use super::{Finding, Report, Section, plain};
-use crate::verdict::{Counts, Outcome};
+use crate::verdict::{Counts, Outcome, Verdict};
 
 const STYLE: &str = include_str!("style.css");
 /// From this many findings of one shape on, a table reads better than a list.
@@ -37,6 +37,20 @@ pub fn escape(text: &str) -> String {
         }
     }
     safe
+}
+
+/// Text of our own, in which what stands between backquotes is a command or a name.
+fn prose(text: &str) -> String {
+    let parts: Vec<&str> = text.split('`').collect();
+    // An odd number of backquotes quotes nothing.
+    if parts.len() % 2 == 0 {
+        return escape(text);
+    }
+    let marked = parts.iter().enumerate().map(|(number, part)| match number % 2 {
+        0 => escape(part),
+        _ => format!("<code>{}</code>", escape(part)),
+    });
+    marked.collect()
 }
 
 /// The page.
@@ -183,7 +197,7 @@ impl Page {
         }
         put!(
             self,
-            "<table class=\"chapters\">\n<thead><tr><th scope=\"col\">Chapter</th><th scope=\"col\">Verdict</th><th scope=\"col\" class=\"wide\">Checks</th><th scope=\"col\" class=\"wide\"></th></tr></thead>\n<tbody>"
+            "<table class=\"chapters\">\n<thead><tr><th scope=\"col\" class=\"name\">Chapter</th><th scope=\"col\" class=\"v\">Verdict</th><th scope=\"col\" class=\"wide\">Checks</th><th scope=\"col\" class=\"wide b\"><span class=\"skip\">Share</span></th></tr></thead>\n<tbody>"
         );
         for section in &report.sections {
             let outcome = section.counts.outcome();
@@ -243,11 +257,11 @@ impl Page {
                 escape(&section.title),
                 escape(verdict.detail())
             );
-            if let Some(guidance) = &finding.guidance {
+            if let (Verdict::Fail(_), Some(guidance)) = (verdict, &finding.guidance) {
                 put!(
                     self,
                     "<p class=\"remedy\"><b>What to do:</b> {}</p>",
-                    escape(&guidance.remedy)
+                    prose(&guidance.remedy)
                 );
             }
             put!(self, "</div></li>");
@@ -273,10 +287,22 @@ impl Page {
             self.table(findings);
             return;
         }
-        put!(self, "<ul{}>", if depth == 0 { " class=\"tree\"" } else { "" });
+        // Anchors count in the order of the report; what is grave is shown first below a heading that is opened for it.
+        let mut numbered = Vec::new();
         for finding in findings {
+            numbered.push((self.number, finding));
+            self.number += size(finding);
+        }
+        let after = self.number;
+        if depth > 0 {
+            numbered.sort_by_key(|(_, finding)| std::cmp::Reverse(finding.worst().max(Outcome::Pass)));
+        }
+        put!(self, "<ul{}>", if depth == 0 { " class=\"tree\"" } else { "" });
+        for (number, finding) in numbered {
+            self.number = number;
             self.node(finding, depth);
         }
+        self.number = after;
         put!(self, "</ul>");
     }
 
@@ -304,10 +330,9 @@ impl Page {
             );
             return;
         }
-        // What is wrong is unfolded, and so are small trees; a wall of passes is not.
-        let mut size = 0;
-        finding.visit(&mut |_| size += 1);
-        let open = finding.worst() >= Outcome::CouldNotCheck || (1 < size && size <= UNFOLDED);
+        // What is wrong is unfolded, and so is a small tree; a wall of passes is not.
+        let most = if own.is_some() { UNFOLDED } else { TABLE };
+        let open = finding.worst() >= Outcome::CouldNotCheck || (2..=most).contains(&size(finding));
         let open = if open { " open" } else { "" };
         put!(
             self,
@@ -334,11 +359,11 @@ impl Page {
             put!(self, "</dl>");
         }
         if let Some(guidance) = &finding.guidance {
-            put!(self, "<div class=\"guide\"><p>{}</p>", escape(&guidance.rationale));
+            put!(self, "<div class=\"guide\"><p>{}</p>", prose(&guidance.rationale));
             put!(
                 self,
                 "<p class=\"remedy\"><b>What to do:</b> {}</p>",
-                escape(&guidance.remedy)
+                prose(&guidance.remedy)
             );
             put!(
                 self,
@@ -429,6 +454,13 @@ impl Page {
     }
 }
 
+/// How many findings a finding and all below it are.
+fn size(finding: &Finding) -> usize {
+    let mut size = 0;
+    finding.visit(&mut |_| size += 1);
+    size
+}
+
 /// Leaves with the same labels, and nothing to unfold.
 fn same_shape(findings: &[Finding]) -> bool {
     let labels = |finding: &Finding| finding.facts.iter().map(|fact| fact.label.clone()).collect::<Vec<_>>();
@@ -495,6 +527,11 @@ fn sentence(counts: Counts) -> String {
         }
     };
     match counts.outcome() {
+        Outcome::Fail if counts.could_not_check > 0 => format!(
+            "{} not hold, and {} could not be made.",
+            plural(counts.fail, "check does", "checks do"),
+            plural(counts.could_not_check, "check", "checks")
+        ),
         Outcome::Fail => format!("{} not hold.", plural(counts.fail, "check does", "checks do")),
         Outcome::CouldNotCheck if counts.pass == 0 => "Nothing could be checked.".to_owned(),
         Outcome::CouldNotCheck => {

@@ -45,7 +45,9 @@ fn line(finding: &Finding, outcome: Outcome, to: &mut dyn Write) -> io::Result<(
         plain(&finding.title),
         plain(&finding.id)
     )?;
-    if let Some(guidance) = &finding.guidance {
+    if outcome == Outcome::Fail
+        && let Some(guidance) = &finding.guidance
+    {
         writeln!(to, "    remedy: {}", guidance.remedy)?;
     }
     Ok(())

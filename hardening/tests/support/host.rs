@@ -184,7 +184,7 @@ impl Host {
         self.text("/proc/cmdline", &format!("{kernel}\n"));
         self.run(
             "xl info",
-            &format!("host : host-17\nxen_major              : 4\nxen_minor : 20\nxen_commandline        : {xen}\n"),
+            &format!("host : host-17\nxen_major              : 4\nxen_minor : 20\nxen_extra : .3\nxen_commandline        : {xen}\n"),
         );
     }
 
@@ -490,12 +490,8 @@ impl Host {
                     host.running_lines(&xen, kernel.rsplit_once(' ').unwrap().0);
                 }),
             ],
-            Rule::XenInfo { .. } => vec![with("must be", &|host| {
-                host.edit(
-                    "run xl info",
-                    "xen_major              : 4",
-                    "xen_major              : 3",
-                )
+            Rule::XenVersion { .. } => vec![with("must be", &|host| {
+                host.edit("run xl info", "xen_minor : 20", "xen_minor : 19")
             })],
             Rule::XenLogLacks { texts } => vec![with("the hypervisor says", &|host| {
                 host.edit("run xl dmesg", "(XEN) Spec", &format!("(XEN) {}\n(XEN) Spec", texts[0]));
