@@ -136,7 +136,41 @@ pub fn altered_iso(from: &Path, to: &Path) -> Result<()> {
     }
 }
 
-/// A disk that was part of a RAID and of a volume group: the real tools' signatures at their real places.
+/// The superblock of an array's member as `md` writes it (version 1.2): mdadm alone makes one only on a kernel with md,
+/// which a container's or a cloud's may lack.
+fn md_superblock() -> Vec<u8> {
+    const SUM: usize = 216;
+    let mut block = vec![0_u8; 512];
+    for (at, bytes) in [
+        (0, &0xa92b_4efc_u32.to_le_bytes()[..]),
+        (4, &1_u32.to_le_bytes()),
+        (16, &[0x42; 16]),
+        (32, b"oldhost:7"),
+        (72, &1_u32.to_le_bytes()),
+        (80, &65536_u64.to_le_bytes()),
+        (92, &2_u32.to_le_bytes()),
+        (128, &2048_u64.to_le_bytes()),
+        (136, &65536_u64.to_le_bytes()),
+        (144, &8_u64.to_le_bytes()),
+        (168, &[0x43; 16]),
+        (200, &9_u64.to_le_bytes()),
+        (208, &u64::MAX.to_le_bytes()),
+        (220, &2_u32.to_le_bytes()),
+        (258, &1_u16.to_le_bytes()),
+    ] {
+        block[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+    // The sum of the words up to the last device's role, folded to 32 bits.
+    let words = block[..260].chunks_exact(4);
+    let sum: u64 = words
+        .map(|word| u64::from(u32::from_le_bytes([word[0], word[1], word[2], word[3]])))
+        .sum();
+    let folded = (sum & 0xffff_ffff) + (sum >> 32);
+    block[SUM..SUM + 4].copy_from_slice(&folded.to_le_bytes()[..4]);
+    block
+}
+
+/// A disk that was part of a RAID and of a volume group: signatures that the real tools make or know, at their real places.
 ///
 /// # Errors
 /// When the tools fail.
@@ -145,6 +179,7 @@ pub fn stale_signatures(disk: &Path, raw: &Path) -> Result<()> {
     File::create(raw)?.set_len(size)?;
     let script = r#"set -e
 image=$1
+member=$2
 whole=$(losetup --show -f -P "$image")
 trap 'losetup -d "$whole"' EXIT
 sfdisk -q "$whole" <<END
@@ -158,12 +193,15 @@ set -- $start
 one=$(losetup --show -f -o $(($1 * 512)) --sizelimit 1073741824 "$whole")
 two=$(losetup --show -f -o $(($2 * 512)) --sizelimit 1073741824 "$whole")
 trap 'losetup -d "$one"; losetup -d "$two"; losetup -d "$whole"' EXIT
-mdadm --create --run --metadata=1.2 --level=1 --raid-devices=2 /dev/md/stale "$one" missing >/dev/null 2>&1 \
-  && mdadm --stop /dev/md/stale >/dev/null 2>&1 || true
+dd if="$member" of="$one" bs=512 seek=8 conv=notrunc status=none
+mdadm --examine "$one" >/dev/null
 blkid -p "$one" | grep -q linux_raid_member
 pvcreate -q -ff -y --config 'devices { filter=["a|.*|"] }' "$two" >/dev/null
 "#;
-    Cmd::new("sh").args(["-c", script, "sh"]).arg(raw).run()?;
+    let member = raw.with_extension("md");
+    fs::write(&member, md_superblock())?;
+    Cmd::new("sh").args(["-c", script, "sh"]).arg(raw).arg(&member).run()?;
+    fs::remove_file(&member)?;
     Cmd::new("qemu-img")
         .args(["convert", "-f", "raw", "-O", "qcow2"])
         .arg(raw)
