@@ -70,7 +70,9 @@ impl Accelerator {
         match self {
             Self::Kvm => &["-accel", "kvm", "-cpu", "host"],
             // QEMU before 9.1 emulates SMAP wrongly for a paravirtual dom0, which dies at its first instruction.
-            Self::Tcg => &["-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,-smap"],
+            // QEMU 7.2 loses AVX registers when Xen switches between dom0 and a guest: programs then fail at random, and the
+            // emulation of AVX is slower than what it saves.
+            Self::Tcg => &["-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,-smap,-avx,-avx2"],
         }
     }
 }
