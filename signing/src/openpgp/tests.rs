@@ -80,7 +80,7 @@ fn a_cleartext_message_gives_its_signed_text_and_signer() {
     let text = b"Origin: Test\n- dashed\n-----BEGIN something\nSuite: x\n";
     let verified = verify_cleartext(&bench.ring(), &bench.cleartext(text), now()).unwrap();
     assert_eq!(verified.body.trim_ascii_end(), text.trim_ascii_end());
-    assert_eq!(verified.signers, [bench.generated.fingerprint.clone()]);
+    assert_eq!(verified.signers, std::slice::from_ref(&bench.generated.fingerprint));
 }
 
 #[test]
