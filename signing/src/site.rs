@@ -306,6 +306,3 @@ impl ReleaseKey<'_> {
             .with_context(|| format!("signing with {}", self.path.display()))
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Drives `bastide-sign` as a user does.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod common;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::OnceLock;
 
+use common::SECRET;
 use serde_json::Value;
 use signing::process::Cmd;
 use tempfile::TempDir;
-
-const SECRET: &str = "correct horse battery staple";
 
 struct Said {
     code: Option<i32>,
@@ -51,35 +51,16 @@ fn sign(directory: &Path, line: &str) -> Said {
     }
 }
 
-/// A directory with a site, a passphrase file, a wrong one and a file to sign. Made once, copied for each test.
+/// A directory with a site, a passphrase file, a wrong one and files to sign.
 fn bench() -> TempDir {
-    static MADE: OnceLock<TempDir> = OnceLock::new();
-    let made = MADE.get_or_init(|| {
-        let directory = tempfile::tempdir().unwrap();
-        let place = directory.path();
-        fs::write(place.join("passphrase"), format!("{SECRET}\n")).unwrap();
-        fs::write(place.join("wrong"), "wrong\n").unwrap();
-        fs::write(place.join("file"), "content\n").unwrap();
-        fs::write(place.join("x.efi"), image()).unwrap();
-        sign(place, "site init --dir site --name Test --passphrase-file passphrase").ok();
-        directory
-    });
-    let copy = tempfile::tempdir().unwrap();
-    copy_into(made.path(), copy.path());
-    copy
-}
-
-fn copy_into(from: &Path, to: &Path) {
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            fs::create_dir(&target).unwrap();
-            copy_into(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), &target).unwrap();
-        }
-    }
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path();
+    common::copy(&common::shared_site(), &place.join("site"));
+    fs::write(place.join("passphrase"), format!("{SECRET}\n")).unwrap();
+    fs::write(place.join("wrong"), "wrong\n").unwrap();
+    fs::write(place.join("file"), "content\n").unwrap();
+    fs::write(place.join("x.efi"), image()).unwrap();
+    directory
 }
 
 /// The recipe of a small PE32+ image: headers and one section.

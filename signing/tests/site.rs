@@ -1,18 +1,24 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
+//! The site as a library sees it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod common;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::sync::OnceLock;
+use std::path::Path;
 
 use chrono::TimeDelta;
-use tempfile::TempDir;
-
-use super::*;
-use crate::clock::now;
-use crate::secureboot::{SignatureList, verify_update};
-use crate::tuf::author::Signer;
+use signing::clock::now;
+use signing::durable::Lock;
+use signing::keys::Passphrase;
+use signing::openpgp;
+use signing::secureboot::{SignatureList, Variable, verify_update};
+use signing::site::{Plan, Role, Site, Trust, init};
+use signing::tuf::author::{Signer, key_id};
 
 fn passphrase() -> Passphrase {
-    Passphrase::new(b"correct horse".to_vec()).unwrap()
+    Passphrase::new(common::SECRET.into()).unwrap()
 }
 
 fn plan(directory: &Path) -> Plan {
@@ -25,29 +31,8 @@ fn plan(directory: &Path) -> Plan {
     }
 }
 
-/// One site for the tests that only read it.
-fn site() -> &'static Site {
-    static MADE: OnceLock<(TempDir, Site)> = OnceLock::new();
-    &MADE
-        .get_or_init(|| {
-            let directory = tempfile::tempdir().unwrap();
-            let site = init(&plan(&directory.path().join("site")), &passphrase(), now(), &mut |_| ()).unwrap();
-            (directory, site)
-        })
-        .1
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), &target).unwrap();
-        }
-    }
+fn site() -> Site {
+    Site::open(&common::shared_site()).unwrap()
 }
 
 #[test]
@@ -62,7 +47,12 @@ fn a_site_has_exactly_the_planned_files_and_private_ones_are_private() {
             }
         }
     }
-    let mut planned = plan(site.directory()).files();
+    let directory = tempfile::tempdir().unwrap();
+    let elsewhere = directory.path().join("site");
+    let mut planned: Vec<_> = plan(&elsewhere).check(now()).unwrap();
+    for path in &mut planned {
+        *path = site.directory().join(path.strip_prefix(&elsewhere).unwrap());
+    }
     planned.sort_unstable();
     found.sort_unstable();
     assert_eq!(found, planned);
@@ -80,7 +70,7 @@ fn every_key_opens_and_is_the_recorded_one() {
     let roles = (1..=3).map(Role::Root).chain(Role::SINGLE);
     for (role, facts) in roles.zip(&site.facts().keys) {
         let key = site.signer(role, &passphrase()).unwrap();
-        assert_eq!(crate::tuf::author::key_id(&key.public()).unwrap(), facts.keyid);
+        assert_eq!(key_id(&key.public()).unwrap(), facts.keyid);
         assert_eq!(facts.role.parse::<Role>().unwrap(), role);
     }
     assert!(site.signer(Role::Root(4), &passphrase()).is_err());
@@ -130,7 +120,7 @@ fn the_updates_enrol_the_certificates() {
 fn swapped_and_missing_files_are_noticed() {
     let directory = tempfile::tempdir().unwrap();
     let place = directory.path().join("copy");
-    copy(site().directory(), &place);
+    common::copy(site().directory(), &place);
     fs::copy(place.join("private/host.pem"), place.join("private/targets.pem")).unwrap();
     let copied = Site::open(&place).unwrap();
     let error = copied.signer(Role::Targets, &passphrase()).unwrap_err().to_string();
@@ -149,31 +139,12 @@ fn swapped_and_missing_files_are_noticed() {
 }
 
 #[test]
-fn an_interrupted_init_is_no_site_and_is_begun_anew() {
-    let directory = tempfile::tempdir().unwrap();
-    let place = directory.path().join("site");
-    // The recipe of an interruption: the process dies in the middle, here by leaving what a killed one leaves.
-    let staging = directory.path().join(".site.incomplete");
-    fs::create_dir_all(staging.join("private")).unwrap();
-    fs::write(staging.join("private/root-1.pem"), "half").unwrap();
-    assert!(Site::open(&staging).is_err() && Site::open(&place).is_err());
-    init(&plan(&place), &passphrase(), now(), &mut |_| ()).unwrap();
-    assert!(!staging.exists());
-    // A second one is refused and leaves everything as it was.
-    let before = fs::read(place.join("site.json")).unwrap();
-    let error = init(&plan(&place), &passphrase(), now(), &mut |_| ()).unwrap_err();
-    assert!(error.is::<crate::output::Refused>(), "{error:#}");
-    assert_eq!(fs::read(place.join("site.json")).unwrap(), before);
-    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
-}
-
-#[test]
 fn two_at_once_do_not_mix() {
     let directory = tempfile::tempdir().unwrap();
     let place = directory.path().join("site");
     let staging = directory.path().join(".site.incomplete");
     fs::create_dir(&staging).unwrap();
-    let lock = crate::durable::Lock::take(&staging).unwrap();
+    let lock = Lock::take(&staging).unwrap();
     let error = format!(
         "{:#}",
         init(&plan(&place), &passphrase(), now(), &mut |_| ()).unwrap_err()
