@@ -165,11 +165,21 @@ impl Disk {
     pub fn title(&self) -> String {
         format!(
             "{} serial {} {} ({})",
-            self.model.as_deref().unwrap_or("disk of unknown model"),
+            self.model_words(),
             self.serial.as_deref().unwrap_or("unknown"),
             human_size(self.size),
             self.path.display()
         )
+    }
+
+    /// The model; a disk that tells none (as those of virtio) is named by how it is attached.
+    #[must_use]
+    pub fn model_words(&self) -> String {
+        match (&self.model, &self.transport) {
+            (Some(model), _) => model.clone(),
+            (None, Some(transport)) => format!("{transport} disk"),
+            (None, None) => "disk of unknown model".into(),
+        }
     }
 
     /// Whether something would be lost: a partition, a recognised content, or unrecognised bytes.

@@ -83,7 +83,7 @@ fn disks(model: &Model, height: u16) -> Vec<Line<'static>> {
     for (index, disk) in model.inventory.disks.iter().enumerate().skip(first).take(room) {
         let style = if index == model.disk { FOCUS } else { Style::new() };
         let serial = disk.serial.as_deref().unwrap_or("unknown");
-        let model_name = disk.model.as_deref().unwrap_or("disk of unknown model");
+        let model_name = disk.model_words();
         lines.push(Line::styled(format!(" {model_name} "), style.patch(STRONG)));
         lines.push(Line::raw(format!(
             "   serial {serial}   {}   {} {}",
