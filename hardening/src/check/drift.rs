@@ -6,7 +6,7 @@ use crate::profile::{Drift, matches};
 use crate::report::Finding;
 
 /// Where the overlay keeps what was changed.
-pub const UPPER: &str = "/state/overlay/etc/upper";
+pub const UPPER: &str = "/state/overlay/etc";
 
 /// One finding for each file that differs from the image.
 ///

@@ -49,7 +49,7 @@ pub fn add(report: &mut Report) {
                 "dmsetup table --target verity",
                 "sha256sum /boot/efi/EFI/bastide/*.efi",
                 "mokutil --sb-state; efi-readvar -v db",
-                "find /state/overlay/etc/upper -type f",
+                "find /state/overlay/etc -type f",
             ],
         )),
     }

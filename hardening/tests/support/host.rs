@@ -15,7 +15,7 @@ use super::{part, trust};
 pub const SLOT_A: &str = "/boot/efi/EFI/bastide/slot-a.efi";
 pub const SLOT_B: &str = "/boot/efi/EFI/bastide/slot-b.efi";
 pub const FALLBACK: &str = "/boot/efi/EFI/BOOT/BOOTX64.EFI";
-pub const UPPER: &str = "/state/overlay/etc/upper";
+pub const UPPER: &str = "/state/overlay/etc";
 const EFI: &str = "/sys/firmware/efi/efivars";
 const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
 
