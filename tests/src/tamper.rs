@@ -109,13 +109,13 @@ pub fn foreign_boot_image(shop: &Workshop, from: &Path, to: &Path) -> Result<()>
     build::signed(shop, to, &shop.at("stranger"))
 }
 
-/// An installation medium one of whose metadata files was altered: the version of the timestamp, in place.
+/// An installation medium one of whose metadata files was altered: the type of the timestamp, in place.
 ///
 /// # Errors
 /// When the medium holds no such bytes.
 pub fn altered_iso(from: &Path, to: &Path) -> Result<()> {
     Cmd::new("cp").arg("--sparse=always").arg(from).arg(to).run()?;
-    let pattern = b"\"_type\":\"timestamp\"";
+    let pattern = b"\"_type\": \"timestamp\"";
     let mut file = File::options().read(true).write(true).open(to)?;
     let mut window = vec![0; 1 << 20];
     let mut offset = 0;
@@ -128,7 +128,7 @@ pub fn altered_iso(from: &Path, to: &Path) -> Result<()> {
             .position(|bytes| bytes == pattern)
         {
             file.seek(SeekFrom::Start(offset + at as u64))?;
-            file.write_all(b"\"_type\":\"timestomp\"")?;
+            file.write_all(b"\"_type\": \"timestomp\"")?;
             file.sync_all()?;
             return Ok(());
         }

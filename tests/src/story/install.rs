@@ -132,10 +132,7 @@ pub fn cut_off(shop: &Workshop, ledger: &Ledger) -> Result<()> {
             running.wait_for("\"step\":\"write-root\",\"state\":\"progress\"", PATIENCE)?;
             running.cut_power()?;
             let mut running = machine.power_on("boot", &Plugged::default())?;
-            let verdict = running.wait_for(
-                "BdsDxe: No bootable option or device was found",
-                Duration::from_secs(120),
-            );
+            let verdict = running.wait_for_nothing_to_boot(Duration::from_secs(120));
             let console = running.console()?;
             ensure!(!console.contains("Xen version"), "a half-written disk booted");
             verdict?;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use super::build::{self, PATCHED};
+use super::build::{self, BROKEN, PATCHED};
 use super::host::{BOOT, STICK, healthy, mount_stick, status, told};
 use super::install;
 use crate::ledger::Ledger;
@@ -14,12 +14,14 @@ use crate::tamper;
 use crate::vm::{Plugged, Running};
 use crate::workshop::Workshop;
 
-/// The forged bundles, each by its recipe, with a word of the reason that the host must give.
+/// The forged bundles, each by its recipe, with a word of the reason that the host must give. The host remembers what
+/// was signed as it must be: so the last two come last, with a newer timestamp each, or it would refuse two contents of
+/// one version instead.
 const FORGED: [(&str, &str); 5] = [
-    ("flipped", "hash"),
     ("unsigned", "threshold"),
     ("root", "threshold"),
     ("expired", "expired"),
+    ("flipped", "hash"),
     ("foreign", "db"),
 ];
 
@@ -51,7 +53,7 @@ pub fn before_update(shop: &Workshop, ledger: &Ledger) -> Result<()> {
     let good = shop.bundle(PATCHED.version);
     let places: Vec<_> = FORGED.iter().map(|(name, _)| shop.bundle(name)).collect();
     let outputs: Vec<_> = places.iter().map(std::path::PathBuf::as_path).collect();
-    let inputs = shop.story()?.file(&good)?;
+    let inputs = shop.story()?.file(&good)?.file(&shop.bundle(BROKEN.version))?;
     ledger.step("forge", "forge bundles", inputs, &outputs, || {
         tamper::flipped_bit(&good, &shop.bundle("flipped"))?;
         tamper::unsigned_timestamp(&good, &shop.bundle("unsigned"))?;
@@ -61,9 +63,9 @@ pub fn before_update(shop: &Workshop, ledger: &Ledger) -> Result<()> {
         build::publish(shop, PATCHED.after, &shop.build(PATCHED.version), &repository, &expired)?;
         build::export(shop, &repository, &shop.bundle("expired"))?;
         let foreign = shop.at("build/foreign");
-        tamper::foreign_boot_image(shop, &shop.build(PATCHED.version), &foreign)?;
+        tamper::foreign_boot_image(shop, &shop.build(BROKEN.version), &foreign)?;
         let repository = shop.at("repository/foreign");
-        build::publish(shop, PATCHED.after, &foreign, &repository, &[])?;
+        build::publish(shop, BROKEN.after, &foreign, &repository, &[])?;
         build::export(shop, &repository, &shop.bundle("foreign"))?;
         Ok(format!("{} bundles, each by its recipe", FORGED.len()))
     })?;
@@ -120,8 +122,8 @@ fn refusals(shop: &Workshop) -> Result<String> {
     running.must(
         &key,
         &format!(
-            "set -e; mkdir -p /run/esp; mount /dev/disk/by-partlabel/bastide-esp /run/esp; \
-             cp {STICK}/foreign.efi /run/esp/EFI/bastide/foreign.efi; sync; umount /run/esp; \
+            "set -e; mount -o remount,rw /boot/efi; \
+             cp {STICK}/foreign.efi /boot/efi/EFI/bastide/foreign.efi; sync; mount -o remount,ro /boot/efi; \
              disk=/dev/$(lsblk -ndo PKNAME /dev/disk/by-partlabel/bastide-esp); \
              efibootmgr -q -C -d $disk -p 1 -L Foreign -l '\\EFI\\bastide\\foreign.efi'; \
              efibootmgr -q -n $(efibootmgr | sed -n 's/^Boot\\([0-9A-F]*\\).*Foreign.*/\\1/p')"
