@@ -189,6 +189,7 @@ pub fn release(shop: &Workshop, ledger: &Ledger, edition: Edition) -> Result<()>
     )?;
     let repository = shop.repository(version);
     let timestamp = repository.join("metadata/timestamp.json");
+    let bundle = shop.bundle(version);
     let mut inputs = Inputs::new().file(&facts)?;
     if let Some(after) = edition.after {
         inputs = inputs.file(&shop.repository(after).join("metadata/timestamp.json"))?;
@@ -197,10 +198,9 @@ pub fn release(shop: &Workshop, ledger: &Ledger, edition: Edition) -> Result<()>
         &format!("publish-{version}"),
         &format!("publish release {version}"),
         inputs,
-        &[&timestamp],
+        &[&timestamp, &bundle],
         || {
             publish(shop, edition.after, &build, &repository, &[])?;
-            let bundle = shop.bundle(version);
             export(shop, &repository, &bundle)?;
             Ok(format!(
                 "TUF targets signed; bundle of {} MB",
