@@ -36,6 +36,8 @@ pub struct Options {
     pub channel: String,
     /// The trust directory.
     pub trust: PathBuf,
+    /// Files of the site that are laid over the image, if any.
+    pub overlay: Option<PathBuf>,
     /// The workspace.
     pub source: PathBuf,
     /// The build directory.
@@ -119,15 +121,17 @@ impl Prepared {
         let builder = roots::builder_key(&snapshot);
         let packages = roots::host_key(&snapshot, &builder, Role::Host);
         let programs = inputs.key(&builder)?;
-        let image = Key::new("image", RECIPE)
+        let mut image = Key::new("image", RECIPE)
             .with(&snapshot.to_bytes()?)
             .digest(&packages)
             .digest(&programs)
             .tree(&policy_directory)?
             .tree(&options.trust)?
             .with(options.version.to_string().as_bytes())
-            .with(options.channel.as_bytes())
-            .finish();
+            .with(options.channel.as_bytes());
+        if let Some(overlay) = &options.overlay {
+            image = image.tree(overlay)?;
+        }
         Ok(Self {
             store,
             snapshot,
@@ -138,7 +142,7 @@ impl Prepared {
             builder,
             packages,
             programs,
-            image,
+            image: image.finish(),
         })
     }
 }
@@ -235,6 +239,7 @@ pub fn build(options: &Options) -> Result<Report> {
         trust: &options.trust,
         version: options.version,
         channel: &options.channel,
+        overlay: options.overlay.as_deref(),
         seed: &prepared.image,
     };
     let image = progress.step("host image", || {

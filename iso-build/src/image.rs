@@ -46,6 +46,8 @@ pub struct Inputs<'a> {
     pub version: Version,
     /// The release's channel.
     pub channel: &'a str,
+    /// Files of the site that are laid over the tree, if any.
+    pub overlay: Option<&'a Path>,
     /// The digest of all inputs.
     pub seed: &'a Sha256,
 }
@@ -99,6 +101,9 @@ pub fn make_tree(inputs: &Inputs<'_>, policy: &Policy, scratch: &Path, tree: &Pa
     let mut text = serde_json::to_vec_pretty(&built)?;
     text.push(b'\n');
     normalise::put(tree, "usr/share/bastide/release.json", &text, 0o644)?;
+    if let Some(from) = inputs.overlay {
+        overlay(from, tree)?;
+    }
     guest::install(inputs.sandbox, inputs.view, inputs.snapshot, scratch, tree)?;
     // The boot images carry Xen and the symbols of kernel and Xen serve no running host.
     for name in find(&tree.join("boot"), |name| {
@@ -204,6 +209,30 @@ pub fn check_trust(directory: &Path) -> Result<()> {
                 "{} holds a private key: it must not go into an image that everybody can read",
                 path.display()
             )));
+        }
+    }
+    Ok(())
+}
+
+/// Lays a site's files over the tree: plain files, executable or not, and symbolic links, owned by root.
+fn overlay(from: &Path, tree: &Path) -> Result<()> {
+    for entry in walkdir::WalkDir::new(from).sort_by_file_name() {
+        let entry = entry.with_context(|| format!("cannot read the overlay {}", from.display()))?;
+        let name = entry.path().strip_prefix(from).unwrap_or(entry.path());
+        let kind = entry.file_type();
+        if kind.is_symlink() {
+            let target = fs::read_link(entry.path())?;
+            let place = tree.join(name);
+            normalise::remove(&place)?;
+            fs::create_dir_all(place.parent().unwrap_or(tree))
+                .and_then(|()| std::os::unix::fs::symlink(target, &place))
+                .with_context(|| format!("cannot make the link {}", place.display()))?;
+        } else if kind.is_file() {
+            let executable = entry.metadata()?.permissions().mode() & 0o111 != 0;
+            let mode = if executable { 0o755 } else { 0o644 };
+            put_file(entry.path(), tree, &name.to_string_lossy(), mode)?;
+        } else if !kind.is_dir() {
+            bail!("{} in the overlay is neither a file nor a link", entry.path().display());
         }
     }
     Ok(())

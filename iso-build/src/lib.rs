@@ -4,6 +4,7 @@
 //! Every tool that touches the result runs in a builder root made from the same snapshot, so the machine leaves no trace
 //! in it: the same snapshot and the same source give the same bits.
 
+pub mod assemble;
 pub mod bootimage;
 pub mod build;
 pub mod cli;
@@ -12,6 +13,7 @@ pub mod crates;
 pub mod guest;
 pub mod image;
 pub mod initrd;
+pub mod inspect;
 pub mod modules;
 pub mod normalise;
 pub mod policy;
@@ -20,5 +22,6 @@ pub mod progress;
 pub mod rootimage;
 pub mod roots;
 pub mod sandbox;
+pub mod sign;
 pub mod upstream;
 pub mod work;

@@ -125,6 +125,19 @@ pub fn remove(path: &Path) -> Result<()> {
     }
 }
 
+/// Removes a file if it is there.
+///
+/// # Errors
+/// When it is there and cannot be removed.
+pub fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A result that was used now is the last to be removed.
 fn touch(place: &Path) {
     let now = nix::sys::time::TimeSpec::UTIME_NOW;

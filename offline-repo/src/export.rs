@@ -137,8 +137,9 @@ fn choose<'a>(releases: &'a [Published], selection: &Selection) -> Result<Vec<&'
     Ok(chosen)
 }
 
-/// The files that a client needs, roots with their OpenPGP signatures, in a fixed order.
-fn metadata_names(trail: &signing::tuf::Trail) -> Vec<String> {
+/// The metadata files that a client needs, roots with their OpenPGP signatures, in a fixed order.
+#[must_use]
+pub fn metadata_names(trail: &signing::tuf::Trail) -> Vec<String> {
     let mut names = Vec::new();
     for file in &trail.files {
         names.push(file.file.clone());
