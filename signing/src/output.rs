@@ -26,6 +26,10 @@ pub enum Exit {
 #[error("{0}")]
 pub struct Refused(pub String);
 
+/// The exit code when the reader of the output went away: what a shell gives to a program that died of SIGPIPE. Never 0,
+/// since nobody knows whether the verdict had been printed.
+const READER_GONE: u8 = 141;
+
 /// Prints an error chain once on standard error and gives the exit code: 3 where a [`Refused`] or a refusal of the
 /// trust code is in the chain, else 1.
 #[must_use]
@@ -36,7 +40,7 @@ pub fn report(program: &str, error: &anyhow::Error) -> ExitCode {
             .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
     });
     if broken_pipe {
-        return ExitCode::SUCCESS;
+        return ExitCode::from(READER_GONE);
     }
     let refused = error
         .chain()

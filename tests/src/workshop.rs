@@ -160,6 +160,15 @@ impl Workshop {
         Inputs::new().tree(&self.source.join("tests"))
     }
 
+    /// The story's sources and the stamp of an earlier step, whose product is used as it was left: a step that was done
+    /// again leaves another stamp.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn after(&self, step: &str) -> Result<Inputs> {
+        self.story()?.file(&self.at(&format!("steps/{step}.json")))
+    }
+
     /// Writes the answer file of the test's site for the disk with this serial.
     ///
     /// # Errors

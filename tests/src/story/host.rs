@@ -87,7 +87,7 @@ pub fn healthy(running: &Running, key: &Path) -> Result<Value> {
 /// When the step fails.
 pub fn first(shop: &Workshop, ledger: &Ledger) -> Result<()> {
     let key = shop.admin_key();
-    let inputs = shop.story()?.file(&shop.iso())?;
+    let inputs = shop.after("install-usb")?;
     ledger.step(
         "host-boot",
         "boot the host, start a guest, audit it",
@@ -110,7 +110,7 @@ pub fn first(shop: &Workshop, ledger: &Ledger) -> Result<()> {
 pub fn life(shop: &Workshop, ledger: &Ledger) -> Result<()> {
     let key = shop.admin_key();
     refuse::before_update(shop, ledger)?;
-    let inputs = shop.story()?.file(&shop.iso())?.file(&shop.bundle(PATCHED.version))?;
+    let inputs = shop.after("install-usb")?.file(&shop.bundle(PATCHED.version))?;
     let product = patched(shop);
     ledger.step(
         "host-update",

@@ -18,7 +18,7 @@ use crate::workshop::Workshop;
 /// When the step fails.
 pub fn by_itself(shop: &Workshop, ledger: &Ledger) -> Result<()> {
     let key = shop.admin_key();
-    let inputs = shop.story()?.file(&shop.iso())?.file(&shop.bundle(BROKEN.version))?;
+    let inputs = shop.after("host-update")?.file(&shop.bundle(BROKEN.version))?;
     ledger.step(
         "recover",
         "come back from a release that is never healthy",

@@ -69,7 +69,7 @@ pub fn before_update(shop: &Workshop, ledger: &Ledger) -> Result<()> {
         build::export(shop, &repository, &shop.bundle("foreign"))?;
         Ok(format!("{} bundles, each by its recipe", FORGED.len()))
     })?;
-    let mut inputs = shop.story()?.file(&shop.iso())?;
+    let mut inputs = shop.after("install-usb")?;
     for place in &places {
         inputs = inputs.file(place)?;
     }
