@@ -6,25 +6,18 @@
 mod support;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::OnceLock;
 
 use signing::process::Cmd;
 use signing::release::Part;
 use support::host::{Host, UPPER};
-use support::{Tamper, Upstream, audit, part};
+use support::{audit, part};
 
-/// A repository of one release, which is published once. Its upstream is a stranger to the program, which knows Debian's
-/// keys only: whoever reads the verdicts below finds that one failure everywhere.
-fn repository() -> &'static Path {
-    static MADE: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
-    let (_, path) = MADE.get_or_init(|| {
-        let directory = tempfile::tempdir().unwrap();
-        let path = support::repository(directory.path(), "1.0.0", &Upstream::new(), Tamper::None);
-        (directory, path)
-    });
-    path
+/// A repository of one release. Its upstream is a stranger to the program, which knows Debian's keys only: whoever reads
+/// the verdicts below finds that one failure everywhere.
+fn repository() -> PathBuf {
+    support::honest()
 }
 
 fn trust() -> String {
@@ -33,7 +26,7 @@ fn trust() -> String {
 
 fn recording(change: impl FnOnce(&mut Host)) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
-    let mut host = Host::of(repository());
+    let mut host = Host::of(&repository());
     change(&mut host);
     host.record(directory.path());
     directory
@@ -93,7 +86,8 @@ fn the_exit_code_tells_failed_from_could_not_check() {
 
 #[test]
 fn a_repository_is_followed_to_every_file() {
-    let repo = repository().to_str().unwrap();
+    let repo = repository();
+    let repo = repo.to_str().unwrap();
     let said = audit(["repo", repo, "--trust", &trust(), "--json"]).ends(3);
     for part in Part::ALL {
         said.finding(&format!("target.host/1.0.0/{}", part.file()), "pass");
@@ -107,7 +101,7 @@ fn a_repository_is_followed_to_every_file() {
 fn a_flipped_bit_and_an_extra_file_are_named() {
     let directory = tempfile::tempdir().unwrap();
     let copy = directory.path().join("repository");
-    support::copy(repository(), &copy);
+    support::copy(&repository(), &copy);
     support::flip(&part(&copy, "1.0.0", Part::Xen));
     fs::write(copy.join("targets/host/1.0.0/<script>"), "x").unwrap();
     let html = directory.path().join("page.html");
@@ -130,7 +124,7 @@ fn a_flipped_bit_and_an_extra_file_are_named() {
 #[test]
 fn an_iso_is_audited_and_a_missing_tool_is_never_a_pass() {
     let directory = tempfile::tempdir().unwrap();
-    let iso = support::medium::iso(directory.path(), repository(), &support::medium::Recipe::default());
+    let iso = support::medium::iso(directory.path(), &repository(), &support::medium::Recipe::default());
     let arguments = ["iso", iso.to_str().unwrap(), "--trust", &trust(), "--json", "-"];
     let said = audit(arguments).ends(3);
     said.finding("medium.slack", "pass");

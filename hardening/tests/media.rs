@@ -7,7 +7,6 @@ mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
 use hardening::report::{Report, Subject};
 use hardening::trace::release::Question;
@@ -20,37 +19,20 @@ use offline_repo::upstream::Policy;
 use signing::clock::now;
 use signing::release::Part;
 use support::medium::Recipe;
-use support::{Tamper, Upstream, part};
+use support::{Tamper, part};
 
 /// A repository of one release.
 struct World {
     directory: tempfile::TempDir,
 }
 
-/// One upstream for all tests.
-fn upstream() -> &'static Upstream {
-    static MADE: OnceLock<Upstream> = OnceLock::new();
-    MADE.get_or_init(Upstream::new)
-}
-
-/// The untampered repository: published once, because opening keys is slow on purpose.
-fn honest() -> &'static Path {
-    static MADE: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
-    let (_, path) = MADE.get_or_init(|| {
-        let directory = tempfile::tempdir().unwrap();
-        let path = support::repository(directory.path(), "1.0.0", upstream(), Tamper::None);
-        (directory, path)
-    });
-    path
-}
-
 impl World {
     fn new(tamper: Tamper) -> Self {
         let directory = tempfile::tempdir().unwrap();
         if tamper == Tamper::None {
-            support::copy(honest(), &directory.path().join("repository"));
+            support::copy(&support::honest(), &directory.path().join("repository"));
         } else {
-            support::repository(directory.path(), "1.0.0", upstream(), tamper);
+            support::repository(directory.path(), tamper);
         }
         Self { directory }
     }
@@ -61,7 +43,7 @@ impl World {
 
     fn ask<T>(&self, complete: bool, audit: impl FnOnce(Question<'_>) -> T) -> T {
         let trust = Trust::open(&support::trust()).unwrap();
-        let policy: Policy = upstream().policy();
+        let policy: Policy = support::upstream().policy();
         audit(Question {
             trust: &trust,
             now: now(),
@@ -190,7 +172,7 @@ fn a_repository_of_another_site_fails() {
     let directory = tempfile::tempdir().unwrap();
     let other = support::make_site(directory.path());
     let trust = Trust::open(&other.trust_dir()).unwrap();
-    let policy = upstream().policy();
+    let policy = support::upstream().policy();
     let question = Question {
         trust: &trust,
         now: now(),
@@ -206,7 +188,7 @@ fn a_repository_of_another_site_fails() {
 fn stale_metadata_is_authentic_and_still_fails() {
     let world = World::new(Tamper::None);
     let trust = Trust::open(&support::trust()).unwrap();
-    let policy = upstream().policy();
+    let policy = support::upstream().policy();
     let later = now() + chrono::Duration::days(500);
     let question = Question {
         trust: &trust,

@@ -37,18 +37,26 @@ pub fn findings(facts: &dyn Facts, profile: &Drift) -> Vec<Finding> {
 }
 
 fn judge(entry: &Found, profile: &Drift) -> Option<Finding> {
-    // The directories above a changed file are in the upper layer only because it is.
-    if entry.kind == Kind::Directory {
+    // The directories above a changed file are in the upper layer only because it is, but one that is opaque hides all that
+    // the image has below it.
+    if entry.kind == Kind::Directory && !entry.opaque {
         return None;
     }
     let path = format!("/etc{}", entry.path.strip_prefix(UPPER)?);
     let what = match entry.kind {
         Kind::Whiteout => "removed".to_owned(),
         Kind::Link => format!("a link to {}", entry.target.as_deref().unwrap_or("?")),
-        Kind::File | Kind::Directory => format!("a file of {} bytes", entry.size),
+        Kind::Directory => "replaced as a whole: it hides what the image has there".to_owned(),
+        Kind::File => format!("a file of {} bytes", entry.size),
         Kind::Other => "a device, socket or pipe".to_owned(),
     };
-    let is = |patterns: &[String]| patterns.iter().any(|pattern| matches(pattern, &path));
+    let is = |patterns: &[String]| {
+        // A directory stands for whatever could be below it.
+        let below = format!("{path}/x");
+        patterns
+            .iter()
+            .any(|pattern| matches(pattern, &path) || entry.kind == Kind::Directory && matches(pattern, &below))
+    };
     let finding = if is(&profile.expected) && matches!(entry.kind, Kind::File | Kind::Link) {
         Finding::pass(&path, &path, format!("{what}; every host has its own"))
     } else if is(&profile.critical) || entry.kind == Kind::Other {

@@ -1,28 +1,48 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Facts of the running system.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::fs::{self, Metadata};
-use std::io;
+use std::io::{self, Cursor};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
+use rustix::io::Errno;
 use signing::digest::{self, Sha256};
 use signing::process::Cmd;
 use signing::secureboot;
 
+use super::esp::{self, Esp};
 use super::{FILE_LIMIT, Facts, Found, Kind, Known, Ran, Unknown, Walk, pe};
 
 /// The most entries that one walk visits: a bound, far above any root file system of ours.
 const WALK_LIMIT: usize = 4_000_000;
 /// The largest boot image that is read whole.
-const BOOT_IMAGE_LIMIT: u64 = 192 << 20;
+pub(super) const BOOT_IMAGE_LIMIT: u64 = 192 << 20;
 
 /// The running system. A program is run once, however many checks ask for its output, so that all judge the same moment.
 #[derive(Debug, Default)]
 pub struct Live {
     ran: RefCell<HashMap<String, Known<Ran>>>,
+    esp: OnceCell<Known<Option<Esp>>>,
+}
+
+impl Live {
+    /// The EFI system partition, when the path lies on it and nobody has mounted it.
+    fn esp(&self, path: &str) -> Known<Option<(&Esp, String)>> {
+        let Some(inner) = path.strip_prefix(esp::PLACE) else {
+            return Ok(None);
+        };
+        let found = self
+            .esp
+            .get_or_init(|| Esp::find(self))
+            .as_ref()
+            .map_err(Clone::clone)?;
+        Ok(found
+            .as_ref()
+            .map(|esp| (esp, inner.trim_start_matches('/').to_owned())))
+    }
 }
 
 fn there<T>(path: &str, what: &str, result: io::Result<T>) -> Known<Option<T>> {
@@ -60,6 +80,9 @@ impl Facts for Live {
     }
 
     fn walk(&self, path: &str, walk: Walk) -> Known<Option<Vec<Found>>> {
+        if let Some((esp, _)) = self.esp(path)? {
+            return esp.walk().map(Some);
+        }
         let Some(metadata) = there(path, "look at", fs::symlink_metadata(path))? else {
             return Ok(None);
         };
@@ -83,12 +106,15 @@ impl Facts for Live {
                 if entry.kind == Kind::Directory && status.dev() == metadata.dev() {
                     open.push(path.clone());
                 }
+                // In an overlay only directories have the overlay's own device number.
                 match walk {
-                    Walk::Special if !special(&entry) || status.dev() != metadata.dev() => {}
+                    Walk::Special if !special(&entry) => {}
                     Walk::Special => result.push(entry),
                     Walk::All => {
-                        if entry.kind == Kind::File {
-                            entry.sha256 = self.digest(&path)?.map(|(sha256, _)| sha256);
+                        match entry.kind {
+                            Kind::File => entry.sha256 = self.digest(&path)?.map(|(sha256, _)| sha256),
+                            Kind::Directory => entry.opaque = opaque(&path)?,
+                            _ => {}
                         }
                         result.push(entry);
                     }
@@ -100,6 +126,12 @@ impl Facts for Live {
     }
 
     fn section(&self, path: &str, section: &str) -> Known<Option<Vec<u8>>> {
+        if let Some((esp, inner)) = self.esp(path)? {
+            let Some(image) = esp.read(&inner)? else {
+                return Ok(None);
+            };
+            return there(path, "read", pe::section(Cursor::new(image), section)).map(Option::flatten);
+        }
         let bytes = there(
             path,
             "read",
@@ -109,7 +141,10 @@ impl Facts for Live {
     }
 
     fn boot_signature(&self, path: &str, certificate: &[u8]) -> Known<Option<Result<String, String>>> {
-        let image = there(path, "read", digest::read_bounded(Path::new(path), BOOT_IMAGE_LIMIT))?;
+        let image = match self.esp(path)? {
+            Some((esp, inner)) => esp.read(&inner)?,
+            None => there(path, "read", digest::read_bounded(Path::new(path), BOOT_IMAGE_LIMIT))?,
+        };
         let Some(image) = image else { return Ok(None) };
         Ok(Some(match secureboot::verify_pe(&image, certificate) {
             Ok(signature) => Ok(signature.signer),
@@ -151,6 +186,16 @@ fn start(command: &[&str]) -> Known<Ran> {
     }
 }
 
+/// Whether a directory carries the overlay's mark that nothing below it is merged (kernel: filesystems/overlayfs).
+fn opaque(path: &str) -> Known<bool> {
+    let mut value = [0; 8];
+    match rustix::fs::lgetxattr(path, "trusted.overlay.opaque", &mut value) {
+        Ok(length) => Ok(value[..length] == *b"y"),
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(false),
+        Err(error) => Err(Unknown(format!("cannot read the overlay's mark of {path}: {error}"))),
+    }
+}
+
 fn special(entry: &Found) -> bool {
     match entry.kind {
         Kind::File => entry.mode & 0o6002 != 0,
@@ -181,6 +226,7 @@ fn found(path: &str, metadata: &Metadata) -> Found {
         gid: metadata.gid(),
         size: if kind == Kind::File { metadata.len() } else { 0 },
         sha256: None,
+        opaque: false,
         target: (kind == Kind::Link)
             .then(|| {
                 fs::read_link(path)

@@ -4,6 +4,7 @@
 //! A check never touches the system itself, so what it saw can be recorded, carried and judged again elsewhere, and a
 //! recording is a fixture. "It is not there" is a fact; "I cannot tell" is [`Unknown`] and never passes.
 
+mod esp;
 mod live;
 mod pe;
 mod recorded;
@@ -105,6 +106,9 @@ pub struct Found {
     /// Digest of a file's content, in a [`Walk::All`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Sha256>,
+    /// Whether a directory of an overlay's upper layer hides the one below it, in a [`Walk::All`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub opaque: bool,
     /// Where a link points.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,

@@ -43,7 +43,7 @@ pub fn escape(text: &str) -> String {
 fn prose(text: &str) -> String {
     let parts: Vec<&str> = text.split('`').collect();
     // An odd number of backquotes quotes nothing.
-    if parts.len() % 2 == 0 {
+    if parts.len().is_multiple_of(2) {
         return escape(text);
     }
     let marked = parts.iter().enumerate().map(|(number, part)| match number % 2 {

@@ -306,14 +306,14 @@ impl Host {
 
     fn places(&mut self) {
         let mounts = [
-            ("/", "ro,relatime", "erofs"),
+            ("/", "ro,nosuid,nodev,relatime", "erofs"),
             ("/proc", "rw,nosuid,nodev,noexec,relatime", "proc"),
             ("/sys", "rw,nosuid,nodev,noexec,relatime", "sysfs"),
             ("/dev/shm", "rw,nosuid,nodev", "tmpfs"),
             ("/tmp", "rw,nosuid,nodev", "tmpfs"),
-            ("/state", "rw,nosuid,nodev,relatime", "ext4"),
+            ("/state", "rw,nosuid,nodev,noexec,relatime", "ext4"),
             ("/etc", "rw,nosuid,nodev,relatime", "overlay"),
-            ("/var", "rw,nosuid,nodev,relatime", "overlay"),
+            ("/var", "rw,nosuid,nodev,noexec,relatime", "overlay"),
         ];
         let lines: String = mounts
             .iter()
@@ -329,10 +329,7 @@ impl Host {
         for tree in ["/etc", "/var", "/state", "/root"] {
             self.walk("special", tree, &[]);
         }
-        let root = [
-            Self::entry("/tmp", "directory", 0o1777, b""),
-            Self::entry("/usr/bin/su", "file", 0o4755, b""),
-        ];
+        let root = [Self::entry("/tmp", "directory", 0o1777, b"")];
         self.walk("special", "/", &root);
         let upper = [
             Self::entry(&format!("{UPPER}/hostname"), "file", 0o644, b"host-17\n"),

@@ -19,6 +19,7 @@ use offline_repo::publish::{Mode, Options, publish};
 use offline_repo::repository::Repository;
 use offline_repo::upstream::Policy;
 use sequoia_openpgp as openpgp;
+use sequoia_openpgp::parse::Parse;
 use sequoia_openpgp::serialize::SerializeInto;
 use sequoia_openpgp::serialize::stream::{Message, Signer};
 use serde_json::{Value, json};
@@ -102,15 +103,50 @@ pub fn audit<A: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = A>) -> Sa
     }
 }
 
-/// One site for all tests of a program: its keys are slow to make.
+/// What all tests share: keys are slow to make, and each test may be a process of its own. Made once a day, under a lock.
+fn shared() -> &'static Path {
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bastide-audit-shared");
+        fs::create_dir_all(&place).unwrap();
+        let lock = fs::File::create(place.join("lock")).unwrap();
+        lock.lock().unwrap();
+        let today = place.join(now().format("%Y-%m-%d").to_string());
+        if !today.join("done").exists() {
+            for old in fs::read_dir(&place)
+                .unwrap()
+                .map(|entry| entry.unwrap().path())
+                .filter(|path| path.is_dir())
+            {
+                fs::remove_dir_all(old).unwrap();
+            }
+            fs::create_dir(&today).unwrap();
+            make_site(&today);
+            fs::write(today.join("upstream.tsk"), upstream_key().as_tsk().to_vec().unwrap()).unwrap();
+            let site = Site::open(&today.join("site")).unwrap();
+            let upstream = Upstream::read(&today.join("upstream.tsk"));
+            publish_release(&today, "1.0.0", &upstream, Tamper::None, &site);
+            fs::write(today.join("done"), "").unwrap();
+        }
+        today
+    })
+}
+
+/// The site of all tests.
 pub fn site() -> &'static Site {
-    static MADE: OnceLock<(tempfile::TempDir, Site)> = OnceLock::new();
-    let (_, site) = MADE.get_or_init(|| {
-        let directory = tempfile::tempdir().unwrap();
-        let site = make_site(directory.path());
-        (directory, site)
-    });
-    site
+    static OPEN: OnceLock<Site> = OnceLock::new();
+    OPEN.get_or_init(|| Site::open(&shared().join("site")).unwrap())
+}
+
+/// The upstream of all tests.
+pub fn upstream() -> &'static Upstream {
+    static OPEN: OnceLock<Upstream> = OnceLock::new();
+    OPEN.get_or_init(|| Upstream::read(&shared().join("upstream.tsk")))
+}
+
+/// The untampered repository of one release. It is not to be changed, but copied.
+pub fn honest() -> PathBuf {
+    shared().join("repository")
 }
 
 pub fn make_site(directory: &Path) -> Site {
@@ -172,14 +208,17 @@ pub enum Tamper {
     OtherData,
 }
 
+fn upstream_key() -> openpgp::Cert {
+    let created = std::time::SystemTime::from(now() - Duration::days(30));
+    let builder = openpgp::cert::CertBuilder::new()
+        .add_userid("Test archive")
+        .add_signing_subkey();
+    builder.set_creation_time(created).generate().unwrap().0
+}
+
 impl Upstream {
-    pub fn new() -> Self {
-        let (key, _) = openpgp::cert::CertBuilder::new()
-            .add_userid("Test archive")
-            .add_signing_subkey()
-            .set_creation_time(std::time::SystemTime::from(now() - Duration::days(30)))
-            .generate()
-            .unwrap();
+    fn read(path: &Path) -> Self {
+        let key = openpgp::Cert::from_file(path).unwrap();
         let mut keyring = tempfile::NamedTempFile::new().unwrap();
         keyring.write_all(&key.armored().to_vec().unwrap()).unwrap();
         Self { key, keyring }
@@ -355,7 +394,7 @@ pub const KERNEL: &str = "lockdown=integrity audit=1 apparmor=1 init_on_alloc=1 
                           module.sig_enforce=1";
 
 /// A build as iso-build makes it, signed for Secure Boot.
-pub fn build(directory: &Path, version: &str, upstream: &Upstream, tamper: Tamper) -> PathBuf {
+fn build(directory: &Path, version: &str, upstream: &Upstream, tamper: Tamper, site: &Site) -> PathBuf {
     let build = directory.join(format!("build-{version}"));
     fs::create_dir_all(&build).unwrap();
     let (mut root, verity, hash) = root_image(version);
@@ -369,7 +408,7 @@ pub fn build(directory: &Path, version: &str, upstream: &Upstream, tamper: Tampe
     }
     let db = match tamper {
         Tamper::ForeignKey => signing::secureboot::Identity::generate("Stranger", now()).unwrap(),
-        _ => site().db_key(&passphrase()).unwrap(),
+        _ => site.db_key(&passphrase()).unwrap(),
     };
     let xen = boot_image(
         ".config",
@@ -409,15 +448,18 @@ pub fn build(directory: &Path, version: &str, upstream: &Upstream, tamper: Tampe
     build
 }
 
-/// A repository with one release.
-pub fn repository(directory: &Path, version: &str, upstream: &Upstream, tamper: Tamper) -> PathBuf {
+/// A repository with one release, tampered with before it was signed.
+pub fn repository(directory: &Path, tamper: Tamper) -> PathBuf {
+    publish_release(directory, "1.0.0", upstream(), tamper, site())
+}
+
+/// Builds and publishes a release.
+pub fn publish_release(directory: &Path, version: &str, upstream: &Upstream, tamper: Tamper, site: &Site) -> PathBuf {
     let place = directory.join("repository");
-    let build = build(directory, version, upstream, tamper);
-    let repository = Repository::create(&place)
-        .or_else(|_| Repository::open(&place))
-        .unwrap();
+    let build = build(directory, version, upstream, tamper, site);
+    let repository = Repository::create(&place).unwrap();
     let options = Options {
-        site: site(),
+        site,
         passphrase: &passphrase(),
         build: Some(&build),
         expires: None,
