@@ -203,6 +203,25 @@ fn bytes_around_the_signature_are_refused() {
     }
 }
 
+/// What a flipped byte in the signature itself may do: be refused, or, in the parts that nothing signs (the certificate that
+/// travels along, padding), change nothing about what was verified. Never a panic, never another image.
+#[test]
+fn a_flipped_byte_in_the_signature_never_vouches_for_something_else() {
+    let ours = &identities()[0];
+    let signed = sign_pe(&image(0), ours).unwrap();
+    let digest = authenticode_sha256(&signed).unwrap();
+    for at in Layout::of(&signed).unwrap().table {
+        for bit in [0x01, 0x80] {
+            let mut tampered = signed.clone();
+            tampered[at] ^= bit;
+            match verify_pe(&tampered, ours.certificate().to_der()) {
+                Ok(found) => assert_eq!(found.image_sha256, digest),
+                Err(error) => assert!(matches!(error, SecureBootError::Refused(_)), "{at:#x}: {error:?}"),
+            }
+        }
+    }
+}
+
 #[test]
 fn images_in_which_bytes_could_hide_are_refused() {
     let section = 0x58 + 240;
