@@ -18,10 +18,10 @@ use crate::policy::Policy;
 use crate::progress::{Progress, StepReport};
 use crate::sandbox::{self, Sandbox};
 use crate::work::{self, Key, Work};
-use crate::{programs, roots, upstream};
+use crate::{programs, roots, sbom, upstream};
 
 /// Counts changes of the code that change an image.
-const RECIPE: u32 = 1;
+const RECIPE: u32 = 2;
 
 /// What to build.
 #[derive(Debug, Clone)]
@@ -275,6 +275,17 @@ fn make_image(
         prepared.epoch,
         &out.join(Part::Upstream.file()),
     )?;
+    let bill = sbom::Inputs {
+        snapshot: &prepared.snapshot,
+        tree: &tree,
+        programs: inputs.programs,
+        locked: prepared.inputs.locked(),
+        version: options.version,
+        channel: &options.channel,
+        root_hash: &root_hash,
+        epoch: prepared.epoch,
+    };
+    sbom::write(&bill, &out.join(Part::Sbom.file()))?;
     let mut parts = Vec::new();
     for part in Part::ALL {
         let path = out.join(part.file());

@@ -11,10 +11,11 @@ use offline_repo::spec::Role;
 
 use crate::cpio::{Archive, Entry};
 use crate::modules::kernel_version;
+use crate::normalise;
 use crate::sandbox::Sandbox;
 
 /// Where the guest's files lie in the image.
-const DIRECTORY: &str = "usr/share/bastide/guest";
+pub const DIRECTORY: &str = "usr/share/bastide/guest";
 
 /// What the guest runs: it says who it is, so that whoever reads its console hears it, and stays.
 const INIT: &str = "#!/bin/busybox sh
@@ -73,6 +74,16 @@ pub fn install(sandbox: &Sandbox, view: &Path, snapshot: &Snapshot, scratch: &Pa
         .write(&mut writer, date)
         .and_then(|()| writer.flush())
         .with_context(|| format!("cannot write {}", place.display()))?;
+    // The licence goes where the program goes.
+    for package in snapshot.of(Role::Guest) {
+        let name = format!("usr/share/doc/{}/copyright", package.name);
+        let file = unpacked.join(&name);
+        let there = std::fs::symlink_metadata(&file).is_ok_and(|data| data.is_file());
+        if there && !tree.join(&name).exists() {
+            let text = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+            normalise::put(tree, &name, &text, 0o644)?;
+        }
+    }
     let kernel = format!("vmlinuz-{}", kernel_version(tree)?);
     link(&kernel, &tree.join("boot/vmlinuz"))?;
     link(&format!("/boot/{kernel}"), &directory.join("vmlinuz"))
@@ -93,6 +104,6 @@ fn busybox(unpacked: &Path) -> Result<PathBuf> {
 }
 
 fn link(target: &str, place: &Path) -> Result<()> {
-    crate::normalise::remove(place)?;
+    normalise::remove(place)?;
     std::os::unix::fs::symlink(target, place).with_context(|| format!("cannot link {}", place.display()))
 }

@@ -22,6 +22,7 @@ pub mod progress;
 pub mod rootimage;
 pub mod roots;
 pub mod sandbox;
+pub mod sbom;
 pub mod sign;
 pub mod upstream;
 pub mod work;
