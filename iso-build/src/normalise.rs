@@ -63,12 +63,8 @@ pub fn normalise(tree: &Path, epoch: u64) -> Result<()> {
         let entry = entry.with_context(|| format!("cannot read {}", tree.display()))?;
         let name = entry.file_name().as_encoded_bytes();
         let compiled = name.ends_with(b".pyc") || name == b"__pycache__";
-        if compiled {
-            remove(entry.path())?;
-        } else if entry.file_type().is_file()
-            && name.ends_with(b".log")
-            && entry.path().starts_with(tree.join("var/log"))
-        {
+        let log = name.ends_with(b".log") && entry.path().starts_with(tree.join("var/log"));
+        if compiled || (log && entry.file_type().is_file()) {
             remove(entry.path())?;
         }
     }
