@@ -247,7 +247,7 @@ fn the_bill_of_materials_is_compared_both_ways() {
     assert_fails(
         &World::new(Tamper::BillAdds).audit_repository(),
         "packages.1.0.0.sbom.nmap",
-        "not among the host's packages",
+        "not among the packages of the image",
     );
 }
 

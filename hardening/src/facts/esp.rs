@@ -3,11 +3,11 @@
 //! it is not mounted, its FAT is read from the partition that the initrd reported.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 
 use serde::Deserialize;
-use signing::digest::{self, read_to_limit};
+use signing::digest;
 
 use super::live::BOOT_IMAGE_LIMIT;
 use super::{Facts, Found, Kind, Known, Unknown};
@@ -97,9 +97,14 @@ impl Esp {
         else {
             return Ok(None);
         };
-        read_to_limit(&mut self.image.reader(&entry.extents), BOOT_IMAGE_LIMIT)
-            .map(Some)
-            .map_err(|error| Unknown(format!("cannot read {path} on the ESP: {error}")))
+        if entry.length > BOOT_IMAGE_LIMIT {
+            return Err(Unknown(format!("{path} on the ESP is too large to be a boot image")));
+        }
+        let mut content = Vec::with_capacity(usize::try_from(entry.length).unwrap_or_default());
+        match self.image.reader(&entry.extents).read_to_end(&mut content) {
+            Ok(_) => Ok(Some(content)),
+            Err(error) => Err(Unknown(format!("cannot read {path} on the ESP: {error}"))),
+        }
     }
 }
 

@@ -392,17 +392,23 @@ fn system_partition(
         findings.push(Finding::fail("medium.boot", title, format!("{BOOT} is not there")));
         return answer;
     };
-    let content = match read_to_limit(&mut image.reader(&boot.extents), BOOT_IMAGE) {
-        Ok(content) => content,
-        Err(error) => {
-            findings.push(Finding::unknown(
-                "medium.boot",
-                title,
-                format!("cannot read it: {error}"),
-            ));
-            return answer;
-        }
-    };
+    if boot.length > BOOT_IMAGE {
+        findings.push(Finding::unknown(
+            "medium.boot",
+            title,
+            format!("it is larger than the {} that are read", bytes(BOOT_IMAGE)),
+        ));
+        return answer;
+    }
+    let mut content = Vec::with_capacity(usize::try_from(boot.length).unwrap_or_default());
+    if let Err(error) = image.reader(&boot.extents).read_to_end(&mut content) {
+        findings.push(Finding::unknown(
+            "medium.boot",
+            title,
+            format!("cannot read it: {error}"),
+        ));
+        return answer;
+    }
     let sha256 = Sha256::of(&content);
     findings.push(
         match audited.installers.iter().find(|(_, installer)| *installer == sha256) {

@@ -42,7 +42,7 @@ pub struct Question<'a> {
 #[derive(Default)]
 struct Version {
     parts: BTreeMap<Part, Custom>,
-    boot: BTreeMap<Part, Result<Vec<u8>, Verdict>>,
+    boot: Vec<Finding>,
     bill: Option<Result<Vec<u8>, Verdict>>,
     upstream: Option<Result<File, Verdict>>,
     superblock: Option<Result<Superblock, String>>,
@@ -101,7 +101,7 @@ pub fn audit<S: Source>(mut source: S, inventory: &Inventory, question: Question
                 ))
             } else {
                 version.carried = true;
-                take(client, target, custom.as_ref(), version)
+                take(client, target, custom.as_ref(), version, question.trust)
             };
             files.entry(target.role.clone()).or_default().push(
                 Finding::new(format!("target.{}", target.name), &target.name, verdict)
@@ -152,7 +152,7 @@ pub fn audit<S: Source>(mut source: S, inventory: &Inventory, question: Question
     let mut boot_findings = Vec::new();
     let mut package_findings = Vec::new();
     for (name, version) in versions.iter_mut().filter(|(_, version)| version.carried) {
-        boot_findings.push(boot_chain(name, version, question.trust));
+        boot_findings.push(boot_chain(name, version));
         package_findings.push(supply(name, version, question.upstream));
     }
     if boot_findings.is_empty() {
@@ -217,6 +217,7 @@ fn take<S: Source>(
     target: &VerifiedTarget,
     custom: Option<&Custom>,
     version: &mut Version,
+    trust: &Trust,
 ) -> Verdict {
     let Some(custom) = custom else {
         return verdict(target, client.fetch(target, &mut io::sink()));
@@ -230,15 +231,25 @@ fn take<S: Source>(
         Part::Xen | Part::Installer | Part::Sbom | Part::Verity if target.length > WHOLE => {
             return Verdict::CouldNotCheck(format!("it is larger than the {} that are read", bytes(WHOLE)));
         }
-        Part::Xen | Part::Installer | Part::Sbom => {
+        Part::Xen | Part::Installer => {
+            // Judged at once: two boot images in memory would be one too many.
+            let mut content = Vec::with_capacity(usize::try_from(target.length).unwrap_or_default());
+            result = client.fetch(target, &mut content);
+            let id = format!("boot.{}.{}", custom.version, custom.part.file());
+            let title = if custom.part == Part::Xen {
+                "Unified Xen image of the host"
+            } else {
+                "Image of the installer"
+            };
+            version.boot.push(match kept(&result) {
+                None => boot::image(&id, title, &content, Some(custom.root_hash), trust),
+                Some(verdict) => Finding::new(id, title, verdict),
+            });
+        }
+        Part::Sbom => {
             let mut content = Vec::new();
             result = client.fetch(target, &mut content);
-            let content = kept(&result).map_or(Ok(content), Err);
-            if custom.part == Part::Sbom {
-                version.bill = Some(content);
-            } else {
-                version.boot.insert(custom.part, content);
-            }
+            version.bill = Some(kept(&result).map_or(Ok(content), Err));
         }
         Part::Upstream => {
             let mut file = match tempfile::tempfile() {
@@ -439,29 +450,9 @@ fn superseded<'a, S>(name: &'a str, followed: &Followed<S>) -> Option<(&'a str, 
     (version < newest).then_some((role, version, newest))
 }
 
-fn boot_chain(name: &str, version: &Version, trust: &Trust) -> Finding {
-    let mut findings = Vec::new();
+fn boot_chain(name: &str, version: &mut Version) -> Finding {
+    let mut findings = std::mem::take(&mut version.boot);
     let hash = version.parts.values().next().map(|custom| custom.root_hash);
-    for (part, title) in [
-        (Part::Xen, "Unified Xen image of the host"),
-        (Part::Installer, "Image of the installer"),
-    ] {
-        match version.boot.get(&part) {
-            None => {}
-            Some(Err(verdict)) => findings.push(Finding::new(
-                format!("boot.{name}.{}", part.file()),
-                title,
-                verdict.clone(),
-            )),
-            Some(Ok(image)) => findings.push(boot::image(
-                &format!("boot.{name}.{}", part.file()),
-                title,
-                image,
-                hash,
-                trust,
-            )),
-        }
-    }
     let id = format!("boot.{name}.verity");
     let title = "Root file system and its dm-verity hash";
     findings.push(match (&version.root, &version.superblock, hash) {

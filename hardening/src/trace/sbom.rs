@@ -9,6 +9,9 @@ use serde::Deserialize;
 
 use crate::report::Finding;
 
+/// What is in the image. The packages that build it are not.
+const IN_IMAGE: [Role; 2] = [Role::Host, Role::Guest];
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Bill {
@@ -37,9 +40,9 @@ struct Hash {
     content: String,
 }
 
-/// Compares a bill with the packages of the host.
+/// Compares a bill with the packages that are in the image: the host's, and those of the guest that it carries.
 pub(crate) fn compare(id: &str, bill: &[u8], snapshot: &Snapshot) -> Finding {
-    let title = "Bill of materials names exactly the host's packages";
+    let title = "Bill of materials names exactly the packages of the image";
     let bill: Bill = match serde_json::from_slice(bill) {
         Ok(bill) => bill,
         Err(error) => return Finding::fail(id, title, format!("it is no CycloneDX JSON: {error}")),
@@ -71,7 +74,11 @@ pub(crate) fn compare(id: &str, bill: &[u8], snapshot: &Snapshot) -> Finding {
         }
     }
     let mut found = BTreeSet::new();
-    for package in snapshot.of(Role::Host) {
+    for package in snapshot
+        .packages
+        .iter()
+        .filter(|package| IN_IMAGE.iter().any(|role| package.roles.contains(role)))
+    {
         let key = (package.name.as_str(), package.version.as_str());
         match said.get(&key) {
             None => children.push(odd(
@@ -95,7 +102,7 @@ pub(crate) fn compare(id: &str, bill: &[u8], snapshot: &Snapshot) -> Finding {
         children.push(odd(
             id,
             name,
-            &format!("version {version} is in the bill and not among the host's packages"),
+            &format!("version {version} is in the bill and not among the packages of the image"),
         ));
     }
     let seen = format!(
