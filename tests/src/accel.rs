@@ -69,9 +69,8 @@ impl Accelerator {
     pub const fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::Kvm => &["-accel", "kvm", "-cpu", "host"],
-            // QEMU before 9.1 emulates SMAP wrongly for a paravirtual dom0, which dies at its first instruction.
-            // QEMU 7.2 loses AVX registers when Xen switches between dom0 and a guest: programs then fail at random, and the
-            // emulation of AVX is slower than what it saves.
+            // QEMU before 9.1 emulates SMAP wrongly for a paravirtual dom0, which dies at its first instruction. QEMU 7.2
+            // loses AVX registers when Xen switches between domains: programs abort at random while a guest runs.
             Self::Tcg => &["-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,-smap,-avx,-avx2"],
         }
     }
