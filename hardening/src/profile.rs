@@ -178,7 +178,9 @@ pub enum Rule {
         /// The text.
         text: String,
     },
-    /// Only these guests may exist beside Domain-0 with privileges; the list is `xl list`.
+    /// Xen uses the IOMMU, where the machine has one.
+    Iommu,
+    /// The toolstack answers: `xl list` shows domain 0.
     XenToolstack,
     /// The content of a small file, trimmed.
     File {
@@ -390,6 +392,9 @@ impl Rule {
             Self::XenVersion { at_least } => format!("xen_major and xen_minor in xl info: at least {at_least}"),
             Self::XenLogLacks { texts } => format!("xl dmesg: none of {}", texts.join("; ")),
             Self::XenLogHas { text } => format!("xl dmesg: {text}"),
+            Self::Iommu => {
+                "xl dmesg: I/O virtualisation enabled, where the firmware has a table of an IOMMU".to_owned()
+            }
             Self::XenToolstack => "xl list: domain 0".to_owned(),
             Self::File { path, expect } => format!("{path}: {}", expect.words()),
             Self::SecureBoot => "the firmware's variables SecureBoot and SetupMode".to_owned(),

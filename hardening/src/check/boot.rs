@@ -180,6 +180,24 @@ pub(super) fn xen_log_has(facts: &dyn Facts, text: &str) -> Known<Verdict> {
     })
 }
 
+pub(super) fn iommu(facts: &dyn Facts) -> Known<Verdict> {
+    let log = xen_log(facts)?;
+    if log.lines().any(|line| line.contains("I/O virtualisation enabled")) {
+        return Ok(Verdict::Pass(
+            "the hypervisor says: I/O virtualisation enabled".to_owned(),
+        ));
+    }
+    // The firmware's tables of Intel's and AMD's IOMMU. Xen hides them from dom0 only when it uses them.
+    let tables = facts.list("/sys/firmware/acpi/tables")?.unwrap_or_default();
+    Ok(if tables.iter().any(|table| table == "DMAR" || table == "IVRS") {
+        Verdict::Fail("the machine has an IOMMU and Xen does not use it".to_owned())
+    } else {
+        Verdict::NotApplicable(
+            "this machine has no IOMMU, or its firmware hides it: give no device to a guest".to_owned(),
+        )
+    })
+}
+
 pub(super) fn xen_toolstack(facts: &dyn Facts) -> Known<Verdict> {
     let list = facts.output(&["xl", "list"])?;
     let domains: Vec<Vec<&str>> = list

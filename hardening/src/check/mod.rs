@@ -71,6 +71,7 @@ fn look(rule: &Rule, facts: &dyn Facts) -> Known<Verdict> {
         Rule::XenVersion { at_least } => boot::xen_version(facts, at_least),
         Rule::XenLogLacks { texts } => boot::xen_log_lacks(facts, texts),
         Rule::XenLogHas { text } => boot::xen_log_has(facts, text),
+        Rule::Iommu => boot::iommu(facts),
         Rule::XenToolstack => boot::xen_toolstack(facts),
         Rule::File { path, expect } => file(facts, path, expect),
         Rule::SecureBoot => boot::secure_boot(facts),

@@ -207,7 +207,10 @@ pub(super) fn setuid(facts: &dyn Facts, allowed: &[String]) -> Known<Verdict> {
         })
         .collect();
     Ok(offenders(
-        format!("{} files, all in the profile's list", files.len()),
+        match files.len() {
+            0 => "there is none".to_owned(),
+            number => format!("{number} files, all in the profile's list"),
+        },
         "setuid or setgid without leave",
         &bad,
     ))

@@ -53,7 +53,8 @@ impl Ran {
         if self.code == 0 {
             return Ok(self.stdout);
         }
-        let complaint: String = self.stderr.trim().chars().take(200).collect();
+        let complaint = self.stderr.split_whitespace().collect::<Vec<_>>().join(" ");
+        let complaint: String = complaint.chars().take(200).collect();
         Err(Unknown(format!(
             "`{}` ended with status {}: {complaint}",
             command.join(" "),

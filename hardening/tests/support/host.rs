@@ -64,7 +64,7 @@ impl Host {
         host.text("/sys/kernel/security/lockdown", "none [integrity] confidentiality\n");
         host.run(
             "xl dmesg",
-            "(XEN) Xen version 4.20.3 (Debian 4.20.3-1) (pkg-xen@lists) (gcc) debug=n\n(XEN) Speculative mitigation\n",
+            "(XEN) Xen version 4.20.3 (Debian 4.20.3-1) (pkg-xen@lists) (gcc) debug=n\n(XEN) Speculative mitigation\n(XEN) I/O virtualisation enabled\n",
         );
         host.run(
             "xl list",
@@ -494,6 +494,10 @@ impl Host {
                 host.edit("run xl dmesg", "(XEN) Spec", &format!("(XEN) {}\n(XEN) Spec", texts[0]));
             })],
             Rule::XenLogHas { text } => vec![with("has no line", &|host| host.edit("run xl dmesg", text, "debug=y"))],
+            Rule::Iommu => vec![with("does not use it", &|host| {
+                host.edit("run xl dmesg", "virtualisation enabled", "virtualisation disabled");
+                host.list("/sys/firmware/acpi/tables", &["DMAR", "FACP"]);
+            })],
             Rule::XenToolstack => vec![with("no domain 0", &|host| host.run("xl list", "Name ID\n"))],
             Rule::File { path, expect } => vec![with("must be", &|host| host.text(path, &wrong(expect)))],
             Rule::SecureBoot => vec![
