@@ -271,6 +271,31 @@ fn a_boot_image_must_name_its_root_and_carry_the_sites_signature() {
 }
 
 #[test]
+fn replaced_metadata_is_checked_too() {
+    let directory = tempfile::tempdir().unwrap();
+    support::copy(&support::honest(), &directory.path().join("repository"));
+    let upstream = support::upstream();
+    support::publish_release(directory.path(), "1.1.0", upstream, Tamper::None, support::site());
+    let world = World { directory };
+    let report = world.audit_repository();
+    assert_pass(&report);
+    let ids: Vec<_> = report
+        .findings(Outcome::Pass)
+        .iter()
+        .map(|(_, finding)| finding.id.clone())
+        .collect();
+    assert!(ids.contains(&"file.metadata.1.host.json".to_owned()), "{ids:?}");
+    // Something hidden in a file that no client reads any more.
+    let old = world.repository().join("metadata/1.host.json");
+    let text = fs::read_to_string(&old).unwrap();
+    fs::write(&old, text.replace("root.erofs", "root.evils")).unwrap();
+    let report = world.audit_repository();
+    assert_eq!(report.outcome, Outcome::CouldNotCheck, "{}", bad(&report));
+    fs::write(&old, "hidden").unwrap();
+    assert_fails(&world.audit_repository(), "file.metadata.1.host.json", "malformed");
+}
+
+#[test]
 fn an_iso_as_assembled_passes() {
     assert_pass(&World::new(Tamper::None).audit_iso(&Recipe::default()));
 }

@@ -142,7 +142,7 @@ pub fn audit<S: Source>(mut source: S, inventory: &Inventory, question: Question
             vec![tree, followed.freshness(question.now, true)],
         ),
         openpgp(&followed, &signatures, question),
-        accounting(&followed, inventory, &named),
+        accounting(&mut followed, inventory, &named),
     ];
     let whole: Vec<String> = versions
         .iter()
@@ -371,8 +371,12 @@ fn openpgp<S>(followed: &Followed<S>, signatures: &BTreeMap<String, Signed>, que
 }
 
 /// Each file must be one that the signatures account for.
-fn accounting<S>(followed: &Followed<S>, inventory: &Inventory, named: &BTreeMap<String, (Sha256, u64)>) -> Section {
-    let trail = &followed.trail.files;
+fn accounting<S: Source>(
+    followed: &mut Followed<S>,
+    inventory: &Inventory,
+    named: &BTreeMap<String, (Sha256, u64)>,
+) -> Section {
+    let trail = followed.trail.files.clone();
     let mut findings = Vec::new();
     let mut known = 0;
     for held in &inventory.metadata {
@@ -383,11 +387,25 @@ fn accounting<S>(followed: &Followed<S>, inventory: &Inventory, named: &BTreeMap
         if trail.iter().any(|file| file.file == plain.unwrap_or(&held.name)) {
             known += 1;
         } else if let Some((role, version, newest)) = superseded(&held.name, followed) {
-            findings.push(Finding::not_applicable(
+            let (id, title) = (
                 format!("file.metadata.{}", held.name),
                 format!("metadata/{}", held.name),
-                format!("{role} {version} is superseded by {role} {newest}: no client reads it"),
-            ));
+            );
+            let replaced = format!("{role} {version}, replaced by {role} {newest}");
+            let checked = followed
+                .client
+                .as_mut()
+                .map(|client| client.check_superseded(role, version));
+            findings.push(match checked {
+                Some(Ok(())) => Finding::pass(id, title, format!("{replaced}: signed by the role's keys, and no client reads it any more")),
+                Some(Err(TufError::BelowThreshold { .. })) => Finding::unknown(
+                    id,
+                    title,
+                    format!("{replaced}: not signed by the keys that the role has today; remove it if those keys were replaced"),
+                ),
+                Some(Err(error)) => Finding::new(id, title, of_tuf(&error)),
+                None => Finding::unknown(id, title, replaced),
+            });
         } else {
             findings.push(stranger("metadata", &held.name, held.length));
         }

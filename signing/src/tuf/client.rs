@@ -31,6 +31,7 @@ use chrono::{DateTime, Utc};
 use targets::Loaded;
 
 mod checks;
+mod superseded;
 mod targets;
 
 pub use targets::{Located, VerifiedTarget, consistent_path};
