@@ -13,13 +13,16 @@ use nix::sys::time::TimeSpec;
 use walkdir::WalkDir;
 
 /// Files that record when, where or by what a tree was made.
-const TRACES: [&str; 19] = [
+const TRACES: [&str; 21] = [
     "etc/.pwd.lock",
     "etc/apt/sources.list",
     "etc/apt/sources.list.d/0000sources.list",
     "etc/apt/apt.conf.d/99mmdebstrap",
     "etc/dpkg/dpkg.cfg.d/99mmdebstrap",
     "etc/ld.so.cache~",
+    // A host makes its own when it first speaks NVMe over a fabric.
+    "etc/nvme/hostid",
+    "etc/nvme/hostnqn",
     "run/mount/utab",
     "var/cache/ldconfig/aux-cache",
     "var/lib/apt/extended_states",
