@@ -20,6 +20,7 @@ pub fn add(report: &mut Report) {
                 "The files on it",
                 &[
                     "xorriso -osirrox on -indev X.iso -extract /bastide bastide",
+                    "mv bastide/metadata metadata",
                     "unsquashfs -d targets bastide/targets.squashfs",
                     "for f in targets/host/*/*; do echo \"$(basename $f | cut -d. -f1)  $f\"; done | sha256sum -c",
                 ],
@@ -55,19 +56,27 @@ pub fn add(report: &mut Report) {
     }
     if report.subject.kind != "host" {
         steps.push(step(
-            "The signatures of the metadata, with the reference implementation",
+            "The metadata's signatures and every target, with TUF's reference implementation (python-tuf, in the directory that holds \
+             metadata and targets)",
             &[
-                "python3 -m pip install tuf",
-                "python3 -c 'from tuf.ngclient import Updater; help(Updater)'",
+                "python3 -m http.server --bind 127.0.0.1 8000 &",
+                "mkdir store got",
+                "python3 -c '",
+                "from tuf.ngclient import Updater",
+                "root = open(\"trust/root.json\", \"rb\").read()",
+                "at = \"http://127.0.0.1:8000/\"",
+                "u = Updater(\"store\", at + \"metadata/\", \"got\", at + \"targets/\", bootstrap=root)",
+                "u.refresh()",
+                "print(u.download_target(u.get_targetinfo(\"host/VERSION/xen.efi\")))'",
             ],
         ));
         steps.push(step(
             "The packages are upstream's",
             &[
-                "tar -xf upstream.tar",
+                "tar -xf targets/host/VERSION/*.upstream.tar",
                 "gpgv --keyring /usr/share/keyrings/debian-archive-keyring.gpg upstream/trixie/InRelease",
                 "sha256sum upstream/trixie/*_Packages.xz   # named in InRelease",
-                "xzcat upstream/trixie/main_binary-amd64_Packages.xz | grep-dctrl -X -P xen-utils-4.20 -s SHA256",
+                "xzcat upstream/trixie/main_binary-amd64_Packages.xz | grep -A 40 '^Package: xen-utils-4.20$' | grep -m 1 ^SHA256",
             ],
         ));
     }
@@ -96,7 +105,7 @@ fn boot() -> ByHand {
         "Secure Boot signatures",
         &[
             "openssl x509 -inform DER -in trust/db.der -out db.pem",
-            "sbverify --cert db.pem *.xen.efi *.installer.efi",
+            "for f in targets/host/*/*.efi; do sbverify --cert db.pem $f; done",
         ],
     )
 }

@@ -13,6 +13,8 @@ use crate::verdict::{Counts, Outcome, Verdict};
 const STYLE: &str = include_str!("style.css");
 /// From this many findings of one shape on, a table reads better than a list.
 const TABLE: usize = 9;
+/// A heading over so few is unfolded, whatever is below them.
+const FEW: usize = 4;
 /// The largest tree of passes that is shown unfolded.
 const UNFOLDED: usize = 40;
 const ORDER: [Outcome; 4] = [
@@ -325,14 +327,16 @@ impl Page {
         if !body {
             put!(
                 self,
-                "<div class=\"row leaf\"><span></span>{}<span class=\"say\">{say}</span></div></li>",
+                "<div class=\"row leaf\"><i class=\"mark\"></i>{}<span class=\"say\">{say}</span></div></li>",
                 chip(outcome)
             );
             return;
         }
         // What is wrong is unfolded, and so is a small tree; a wall of passes is not.
         let most = if own.is_some() { UNFOLDED } else { TABLE };
-        let open = finding.worst() >= Outcome::CouldNotCheck || (2..=most).contains(&size(finding));
+        let open = finding.worst() >= Outcome::CouldNotCheck
+            || (2..=most).contains(&size(finding))
+            || own.is_none() && finding.children.len() <= FEW;
         let open = if open { " open" } else { "" };
         put!(
             self,
@@ -384,11 +388,17 @@ impl Page {
     }
 
     fn table(&mut self, findings: &[Finding]) {
+        let Some(first) = findings.first() else { return };
+        let text = |finding: &Finding| finding.verdict.as_ref().map(|verdict| verdict.detail().to_owned());
+        // What is the same in every line is said once.
+        let same = findings.iter().all(|finding| text(finding) == text(first));
+        let passes = findings.iter().all(|finding| finding.worst() == Outcome::Pass);
         put!(
             self,
-            "<div class=\"list\"><table>\n<thead><tr><th scope=\"col\" class=\"v\">Verdict</th><th scope=\"col\">What</th>"
+            "<div class=\"list\"><table>\n<thead><tr><th scope=\"col\" class=\"v{}\">Verdict</th><th scope=\"col\" class=\"what\">{}</th>",
+            if passes { "" } else { " wide" },
+            escape(&text(first).filter(|_| same).unwrap_or_else(|| "what".to_owned()))
         );
-        let Some(first) = findings.first() else { return };
         for fact in &first.facts {
             let class = if machine(&fact.value) { " class=\"hash\"" } else { "" };
             put!(self, "<th scope=\"col\"{class}>{}</th>", escape(&fact.label));
@@ -397,21 +407,18 @@ impl Page {
         for finding in findings {
             let anchor = self.number;
             self.number += 1;
-            let detail = finding.verdict.as_ref().map_or("", |verdict| verdict.detail());
             put!(self, "<tr id=\"f{anchor}\"><td>{}</td>", chip(finding.worst()));
+            let detail = text(finding).filter(|_| !same);
+            let detail = detail.map(|detail| format!("<span class=\"detail\">{}</span>", escape(&detail)));
             put!(
                 self,
-                "<td><span class=\"title\">{}</span><span class=\"detail\">{}</span></td>",
+                "<td><span class=\"title\">{}</span>{}</td>",
                 escape(&finding.title),
-                escape(detail)
+                detail.unwrap_or_default()
             );
             for fact in &finding.facts {
-                put!(
-                    self,
-                    "<td{}>{}</td>",
-                    if machine(&fact.value) { " class=\"mono\"" } else { "" },
-                    escape(&fact.value)
-                );
+                let class = if machine(&fact.value) { " class=\"mono\"" } else { "" };
+                put!(self, "<td{class}>{}</td>", escape(&fact.value));
             }
             put!(self, "</tr>");
         }

@@ -83,8 +83,17 @@ pub(crate) fn date(at: DateTime<Utc>) -> String {
     at.format("%Y-%m-%d %H:%M UTC").to_string()
 }
 
-/// Bytes as people read them.
+/// Bytes as people read them, and as they are.
 pub(crate) fn bytes(count: u64) -> String {
+    if count < 1024 {
+        short_bytes(count)
+    } else {
+        format!("{} ({count} bytes)", short_bytes(count))
+    }
+}
+
+/// Bytes as people read them.
+pub(crate) fn short_bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["bytes", "KiB", "MiB", "GiB", "TiB"];
     let mut unit = 0;
     let mut whole = count;
@@ -97,6 +106,6 @@ pub(crate) fn bytes(count: u64) -> String {
     if unit == 0 {
         format!("{whole} bytes")
     } else {
-        format!("{whole}.{rest} {} ({count} bytes)", UNITS[unit])
+        format!("{whole}.{rest} {}", UNITS[unit])
     }
 }

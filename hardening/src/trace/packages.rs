@@ -15,7 +15,7 @@ use offline_repo::spec::Role;
 use offline_repo::upstream::{self, Directory, Policy, Proof};
 use signing::digest;
 
-use super::{bytes, date, of_chain};
+use super::{date, of_chain, short_bytes};
 use crate::report::Finding;
 use crate::verdict::Verdict;
 
@@ -108,7 +108,7 @@ pub(crate) fn findings(id: &str, proof: &Proof) -> Vec<Finding> {
                 format!("listed by {} {}", package.suite, package.component),
             )
             .fact("sha256", package.sha256)
-            .fact("size", bytes(package.size))
+            .fact("size", short_bytes(package.size))
             .fact("source", format!("{} {}", package.source, package.source_version))
             .fact("for", roles.join(", "))
         }))
