@@ -64,27 +64,32 @@ pub fn write(inputs: &Inputs<'_>, out: &Path) -> Result<()> {
 fn bill(inputs: &Inputs<'_>) -> Result<Bill> {
     let image = format!("image:bastide@{}", inputs.version);
     let mut components = Vec::new();
-    for one in inputs.snapshot.of(Role::Host) {
-        components.push(package(inputs, one)?);
+    let mut in_guest = Vec::new();
+    for one in &inputs.snapshot.packages {
+        if one.roles.contains(&Role::Guest) {
+            in_guest.push(purl_of(one));
+        }
+        if one.roles.contains(&Role::Host) || one.roles.contains(&Role::Guest) {
+            components.push(package(inputs, one)?);
+        }
     }
-    components.push(guest_image(inputs)?);
+    let guest = guest_image(inputs)?;
+    let guest_depends = Dependency {
+        reference: guest.reference.clone(),
+        depends_on: in_guest,
+    };
+    components.push(guest);
     components.extend(own(inputs)?);
 
-    let names = |components: &[Component]| -> Vec<String> {
-        let mut names: Vec<_> = components.iter().map(|one| one.reference.clone()).collect();
-        names.sort();
-        names
-    };
-    let mut dependencies = vec![Dependency {
-        reference: image.clone(),
-        depends_on: names(&components),
-    }];
-    for one in components.iter().filter(|one| !one.components.is_empty()) {
-        dependencies.push(Dependency {
-            reference: one.reference.clone(),
-            depends_on: names(&one.components),
-        });
-    }
+    let mut parts: Vec<_> = components.iter().map(|one| one.reference.clone()).collect();
+    parts.sort();
+    let dependencies = vec![
+        Dependency {
+            reference: image.clone(),
+            depends_on: parts,
+        },
+        guest_depends,
+    ];
     let seconds = i64::try_from(inputs.epoch).context("the date of the build is out of range")?;
     let date = DateTime::from_timestamp(seconds, 0).context("the date of the build is out of range")?;
     Ok(Bill {
@@ -152,30 +157,17 @@ fn package(inputs: &Inputs<'_>, package: &SnapshotPackage) -> Result<Component> 
     })
 }
 
-/// The guest's initrd, which is not a package of the host, and the packages in it.
+/// The guest's initrd, a file of the host that no package of the host brings.
 fn guest_image(inputs: &Inputs<'_>) -> Result<Component> {
     let name = format!("{}/initrd.img", guest::DIRECTORY);
     let file = inputs.tree.join(&name);
     let (digest, _) = Sha256::of_file(&file).with_context(|| format!("cannot read {}", file.display()))?;
-    let parts: Result<Vec<_>> = inputs
-        .snapshot
-        .of(Role::Guest)
-        .map(|one| package(inputs, one))
-        .map(|made| {
-            // A package may serve host and guest, and a reference names one place of the bill.
-            made.map(|component| Component {
-                reference: format!("guest:{}", component.reference),
-                ..component
-            })
-        })
-        .collect();
     Ok(Component {
         kind: "file",
         reference: "guest:initrd".to_owned(),
         name: format!("/{name}"),
         version: inputs.version.to_string(),
         hashes: Hash::sha256(&digest),
-        components: parts?,
         ..Component::default()
     })
 }

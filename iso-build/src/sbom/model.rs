@@ -86,9 +86,6 @@ pub struct Component {
     /// Package URL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub purl: Option<String>,
-    /// What it is made of.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub components: Vec<Component>,
     /// What has no field of its own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub properties: Vec<Property>,
@@ -127,7 +124,6 @@ pub struct Dependency {
     #[serde(rename = "ref")]
     pub reference: String,
     /// What it is made of.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub depends_on: Vec<String>,
 }
 
