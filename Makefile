@@ -32,7 +32,9 @@ conformance: setup
 	target/conformance/bin/pip install --quiet "$(SUITE)"
 	target/conformance/bin/pytest -q "$(SUITE)/tuf_conformance" --entrypoint "$(CURDIR)/target/debug/examples/tuf-client"
 
+# The crates of all platforms, which the image's programs are locked to.
 build: setup
+	cargo fetch --locked
 	cargo build --workspace --locked
 
 # Names and installs what is missing from Debian's packages.

@@ -3,8 +3,8 @@
 //!
 //! The compiler sees the same paths, dates, libraries and C compiler on every machine: the source at `/src`, the target
 //! directory at `/build`, the toolchain at `/rust`, the crates at `/cargo`. Each crate's archive is verified against
-//! `Cargo.lock` before cargo unpacks it. What the compiler can see is what the key covers: only the sources of the
-//! packages that are built are shown to it.
+//! `Cargo.lock` before it is unpacked, and no build script can alter what was unpacked. What the compiler can see is what
+//! the key covers: only the sources of the packages that are built are shown to it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -24,7 +24,9 @@ pub const PROGRAMS: [&str; 4] = ["bastide-audit", "bastide-host", "bastide-init"
 /// The packages that hold them.
 const PACKAGES: [&str; 3] = ["hardening", "hypervisor", "installer"];
 /// Counts changes of the options below that change a program.
-const RECIPE: u32 = 1;
+const RECIPE: u32 = 2;
+/// Where the compiler sees the crates.
+const CARGO_HOME: &str = "/cargo";
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Where the source, the compiler and the crates come from.
@@ -36,7 +38,7 @@ pub struct Inputs {
     pub toolchain: PathBuf,
     /// What `rustc -vV` says.
     pub compiler: String,
-    /// Cargo's home directory, for the registry's cache.
+    /// Cargo's home directory, for the archives in its cache.
     pub cargo_home: PathBuf,
     /// The workspace's members that the programs need.
     members: BTreeSet<String>,
@@ -166,12 +168,12 @@ impl Inputs {
     ) -> Result<()> {
         let source = directory.join("src");
         self.copy_source(&source)?;
-        let registry = work.once(
+        let crates = work.once(
             "cargo",
             &Key::new("cargo", RECIPE)
                 .file(&self.source.join("Cargo.lock"))?
                 .finish(),
-            |place| crates::collect(&self.cargo_home, &self.locked, place),
+            |place| crates::collect(&self.cargo_home, &self.locked, place, Path::new(CARGO_HOME)),
         )?;
         // Compiled crates serve as long as crates, compiler and builder root are the same; our own packages are always
         // compiled anew, because cargo tells sources apart by date.
@@ -185,16 +187,16 @@ impl Inputs {
                 .args(arguments)
                 .read(&source, "/src")
                 .read(&self.toolchain, "/rust")
-                .write(&registry.path, "/cargo")
+                .read(&crates.path, CARGO_HOME)
                 .write(&target, "/build")
                 .dir("/src")
                 .env("PATH", "/rust/bin:/usr/bin:/bin")
-                .env("CARGO_HOME", "/cargo")
+                .env("CARGO_HOME", CARGO_HOME)
                 .env("CARGO_TARGET_DIR", "/build")
                 .env("CARGO_TERM_COLOR", "never")
                 .env(
                     "RUSTFLAGS",
-                    "--remap-path-prefix=/cargo/registry/src=/crates --remap-path-prefix=/src=/bastide",
+                    "--remap-path-prefix=/cargo/vendor=/crates --remap-path-prefix=/src=/bastide",
                 )
         };
         if !fresh {

@@ -153,7 +153,6 @@ fn package(inputs: &Inputs<'_>, package: &SnapshotPackage) -> Result<Component> 
         licenses: LicenceChoice::of_package(copyright.as_ref()),
         purl: Some(purl),
         properties,
-        ..Component::default()
     })
 }
 
