@@ -20,11 +20,6 @@ const BOOT: &str = "/run/bastide/boot.json";
 
 #[derive(Deserialize)]
 struct Boot {
-    from: From,
-}
-
-#[derive(Deserialize)]
-struct From {
     esp: Option<String>,
 }
 
@@ -46,7 +41,7 @@ impl Esp {
         let Some(text) = facts.text(BOOT)? else { return Ok(None) };
         let boot: Boot =
             serde_json::from_str(&text).map_err(|error| Unknown(format!("{BOOT} does not read: {error}")))?;
-        let Some(node) = boot.from.esp else { return Ok(None) };
+        let Some(node) = boot.esp else { return Ok(None) };
         let image =
             Image::open(Path::new(&node)).map_err(|error| Unknown(format!("cannot open the ESP {node}: {error}")))?;
         let whole = Extent {

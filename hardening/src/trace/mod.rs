@@ -4,6 +4,7 @@
 
 mod boot;
 pub mod bundle;
+mod files;
 pub mod host;
 pub mod iso;
 mod packages;

@@ -9,10 +9,11 @@ use chrono::{DateTime, Utc};
 use offline_repo::upstream::Policy;
 use signing::digest::{Sha256, read_to_limit};
 use signing::release::{Custom, Part};
-use signing::tuf::{Client, Limits, Source, SourceError, TufError, VerifiedTarget};
+use signing::tuf::{Client, Source, TufError, VerifiedTarget};
 
+use super::files::{accounting, openpgp, signatures};
 use super::trust::Trust;
-use super::tuf::{Followed, follow};
+use super::tuf::follow;
 use super::verity::{Superblock, Tree};
 use super::{Inventory, boot, bytes, of_tuf, packages, sbom};
 use crate::report::{Finding, Section};
@@ -21,9 +22,7 @@ use crate::verdict::Verdict;
 /// The largest boot image and bill of materials that is read whole.
 const WHOLE: u64 = 192 << 20;
 /// The largest detached signature.
-const SIGNATURE: u64 = 64 << 10;
-/// The most roots whose OpenPGP signatures are looked at.
-const ROOTS: usize = 1024;
+pub(super) const SIGNATURE: u64 = 64 << 10;
 
 /// What is asked of a repository.
 #[derive(Debug, Clone, Copy)]
@@ -309,163 +308,6 @@ impl Write for Head {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// What lies beside a root: its content, and its detached signature.
-type Signed = Result<(Option<Vec<u8>>, Option<Vec<u8>>), SourceError>;
-
-fn signatures<S: Source>(source: &mut S, inventory: &Inventory) -> BTreeMap<String, Signed> {
-    let limits = Limits::default();
-    let roots = inventory
-        .metadata
-        .iter()
-        .filter_map(|held| held.name.strip_suffix(".asc"))
-        .filter(|name| name.ends_with(".root.json"));
-    let mut signatures = BTreeMap::new();
-    for root in roots.take(ROOTS) {
-        let content = source.metadata(root, limits.root_bytes);
-        let signature = source.metadata(&format!("{root}.asc"), SIGNATURE);
-        signatures.insert(root.to_owned(), content.and_then(|content| Ok((content, signature?))));
-    }
-    signatures
-}
-
-/// Every root version carries a detached OpenPGP signature as well.
-fn openpgp<S>(followed: &Followed<S>, signatures: &BTreeMap<String, Signed>, question: Question<'_>) -> Section {
-    let roots = followed.trail.files.iter().filter(|file| file.role == "root");
-    let mut findings = Vec::new();
-    for root in roots {
-        let file = &root.file;
-        let id = format!("openpgp.root.{}", root.version);
-        let title = format!("{file} carries the release key's OpenPGP signature");
-        findings.push(match signatures.get(file) {
-            Some(Ok((Some(content), Some(signature)))) if Sha256::of(content) == root.sha256 => {
-                question
-                    .trust
-                    .openpgp(&id, &title, &content[..], signature, question.now)
-            }
-            Some(Ok((Some(_), Some(_)))) => {
-                Finding::fail(id, title, format!("{file} here is not the one that was verified"))
-            }
-            Some(Err(error)) => Finding::unknown(id, title, error.to_string()),
-            Some(Ok(_)) | None => Finding::fail(id, title, format!("{file}.asc is not there")).guide(
-                "Two kinds of signature of two kinds of key are asked for on every change of root.",
-                &["ANSSI BP-028 R59"],
-                "Sign it with `bastide-sign openpgp` and publish the signature beside it.",
-            ),
-        });
-    }
-    if findings.is_empty() {
-        findings.push(Finding::unknown(
-            "openpgp.root",
-            "OpenPGP signatures of the roots",
-            "no root was verified",
-        ));
-    }
-    Section::new(
-        "openpgp",
-        "OpenPGP signatures of the roots",
-        "A second, independent kind of signature, made with the release key, over each version of the root.",
-        findings,
-    )
-}
-
-/// Each file must be one that the signatures account for.
-fn accounting<S: Source>(
-    followed: &mut Followed<S>,
-    inventory: &Inventory,
-    named: &BTreeMap<String, (Sha256, u64)>,
-) -> Section {
-    let trail = followed.trail.files.clone();
-    let mut findings = Vec::new();
-    let mut known = 0;
-    for held in &inventory.metadata {
-        let plain = held
-            .name
-            .strip_suffix(".asc")
-            .filter(|name| name.ends_with(".root.json"));
-        if trail.iter().any(|file| file.file == plain.unwrap_or(&held.name)) {
-            known += 1;
-        } else if let Some((role, version, newest)) = superseded(&held.name, followed) {
-            let (id, title) = (
-                format!("file.metadata.{}", held.name),
-                format!("metadata/{}", held.name),
-            );
-            let replaced = format!("{role} {version}, replaced by {role} {newest}");
-            let checked = followed
-                .client
-                .as_mut()
-                .map(|client| client.check_superseded(role, version));
-            findings.push(match checked {
-                Some(Ok(())) => Finding::pass(id, title, format!("{replaced}: signed by the role's keys, and no client reads it any more")),
-                Some(Err(TufError::BelowThreshold { .. })) => Finding::unknown(
-                    id,
-                    title,
-                    format!("{replaced}: not signed by the keys that the role has today; remove it if those keys were replaced"),
-                ),
-                Some(Err(error)) => Finding::new(id, title, of_tuf(&error)),
-                None => Finding::unknown(id, title, replaced),
-            });
-        } else {
-            findings.push(stranger("metadata", &held.name, held.length));
-        }
-    }
-    for held in &inventory.targets {
-        if named.contains_key(&held.name) {
-            known += 1;
-        } else {
-            findings.push(stranger("targets", &held.name, held.length));
-        }
-    }
-    let total = inventory.metadata.len() + inventory.targets.len();
-    let title = "Every file is accounted for";
-    let finding = if followed.error.is_some() {
-        Finding::unknown(
-            "files",
-            title,
-            "the chain of signatures broke, so files without a place cannot be told from others",
-        )
-    } else {
-        Finding::pass(
-            "files",
-            title,
-            format!("{known} of {total} files are metadata that was verified or targets that it names"),
-        )
-    };
-    findings.insert(0, finding);
-    Section::new(
-        "files",
-        "Files",
-        "A file that no signature accounts for has no place on a medium, whatever it is.",
-        findings,
-    )
-}
-
-fn stranger(folder: &str, name: &str, length: u64) -> Finding {
-    Finding::fail(
-        format!("file.{folder}.{name}"),
-        format!("{folder}/{name}"),
-        format!("{}; no signature accounts for it", bytes(length)),
-    )
-    .guide(
-        "An extra file is how something crosses the gap that nobody approved.",
-        &["ANSSI BP-028 R59"],
-        "Find out who put it there; make the medium anew from its origin.",
-    )
-}
-
-/// Role, version and newest version, when a name is that of metadata that a newer version replaced.
-fn superseded<'a, S>(name: &'a str, followed: &Followed<S>) -> Option<(&'a str, u64, u64)> {
-    let (version, role) = name.strip_suffix(".json")?.split_once('.')?;
-    let version: u64 = version.parse().ok()?;
-    let newest = followed
-        .trail
-        .files
-        .iter()
-        .filter(|file| file.role == role)
-        .map(|file| file.version)
-        .max()?;
-    (version < newest).then_some((role, version, newest))
 }
 
 fn boot_chain(name: &str, version: &mut Version) -> Finding {
