@@ -6,6 +6,7 @@
 mod support;
 
 use std::fs;
+use std::path::Path;
 
 use hardening::facts::Recorded;
 use hardening::profile::{Profile, Rule};
@@ -208,4 +209,22 @@ fn drift_is_told_by_what_it_decides() {
     assert_ends(&report, "/etc/nftables.conf", Outcome::Fail, "removed");
     assert_ends(&report, "/etc/motd", Outcome::CouldNotCheck, "read it");
     assert_ends(&report, "/etc/hostname", Outcome::Pass, "every host has its own");
+}
+
+/// A recording of a real host: an image of ours under Xen 4.20 in QEMU, whose firmware was left in setup mode, whose boot
+/// image was not signed and whose setuid bits were still there. Recipe: `bastide-audit host --record DIR --trust TRUST`.
+#[test]
+fn a_recording_of_a_real_host_is_judged_as_it_was() {
+    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/recorded-host");
+    let facts = Recorded::open(&place).unwrap();
+    let profile = Profile::shipped("base").unwrap();
+    let mut not_passed = Vec::new();
+    for check in &profile.checks {
+        match hardening::check::judge(check, &facts) {
+            Verdict::Pass(_) | Verdict::NotApplicable(_) => {}
+            Verdict::Fail(_) => not_passed.push(format!("{} fails", check.id)),
+            Verdict::CouldNotCheck(why) => not_passed.push(format!("{} unknown: {why}", check.id)),
+        }
+    }
+    assert_eq!(not_passed, ["BOOT-01 fails", "PERM-13 fails"]);
 }

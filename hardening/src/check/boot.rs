@@ -90,7 +90,11 @@ pub(super) fn command_lines_are_signed(facts: &dyn Facts) -> Known<Verdict> {
     let signed = signed_lines(facts)?;
     let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     let mut bad = Vec::new();
-    let kernel = words(&facts.need("/proc/cmdline")?);
+    let mut kernel = words(&facts.need("/proc/cmdline")?);
+    // Xen puts the name of the section that the kernel came from before its arguments.
+    if kernel.first().is_some_and(|word| word == "kernel") {
+        kernel.remove(0);
+    }
     let xen = words(&info(facts, "xen_commandline")?.unwrap_or_default());
     for (who, running, signed) in [
         ("Xen", xen, words(&signed.xen)),

@@ -9,6 +9,7 @@ use hardening::profile::{AccountRule, Expect, Profile, Rule};
 use serde_json::{Value, json};
 use signing::digest::Sha256;
 use signing::release::Part;
+use signing::tuf::{Client, Datastore, DirectorySource, Limits};
 
 use super::{part, trust};
 
@@ -181,7 +182,8 @@ impl Host {
     }
 
     pub fn running_lines(&mut self, xen: &str, kernel: &str) {
-        self.text("/proc/cmdline", &format!("{kernel}\n"));
+        // As Xen hands it on: after the name of the section.
+        self.text("/proc/cmdline", &format!("kernel {kernel}\n"));
         self.run(
             "xl info",
             &format!("host : host-17\nxen_major              : 4\nxen_minor : 20\nxen_extra : .3\nxen_commandline        : {xen}\n"),
@@ -204,7 +206,8 @@ impl Host {
             .lines()
             .find_map(|line| line.strip_prefix("xen_commandline        : "))
             .unwrap();
-        (xen.to_owned(), self.said("read /proc/cmdline").trim().to_owned())
+        let kernel = self.said("read /proc/cmdline");
+        (xen.to_owned(), kernel.trim().trim_start_matches("kernel ").to_owned())
     }
 
     fn kernel(&mut self) {
@@ -342,27 +345,23 @@ impl Host {
     fn trust(&mut self, repository: &Path) {
         let read = |path: PathBuf| fs::read(path).unwrap();
         let store = "/state/bastide/datastore";
-        let metadata = repository.join("metadata");
-        for (kept, name) in [
-            ("root.json", "1.root.json"),
-            ("timestamp.0000.json", "timestamp.json"),
-            ("snapshot.0000.json", "1.snapshot.json"),
-            ("targets.json", "1.targets.json"),
-            ("role.host.json", "1.host.json"),
-        ] {
-            self.bytes(&format!("{store}/{kept}"), &read(metadata.join(name)));
+        // What the client of a host keeps, made by that client.
+        let directory = tempfile::tempdir().unwrap();
+        let kept = Datastore::create(directory.path(), &read(trust().join("root.json"))).unwrap();
+        let source = DirectorySource::below(repository);
+        Client::open(kept, source, Limits::default(), signing::clock::now())
+            .unwrap()
+            .targets()
+            .unwrap();
+        let mut names: Vec<String> = fs::read_dir(directory.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        for name in &names {
+            self.bytes(&format!("{store}/{name}"), &read(directory.path().join(name)));
         }
-        self.list(
-            store,
-            &[
-                ".lock",
-                "role.host.json",
-                "root.json",
-                "snapshot.0000.json",
-                "targets.json",
-                "timestamp.0000.json",
-            ],
-        );
+        self.list(store, &names.iter().map(String::as_str).collect::<Vec<_>>());
         self.bytes("/usr/share/bastide/trust/root.json", &read(trust().join("root.json")));
         self.list(EFI, &["SecureBoot"]);
         self.bytes(&format!("{EFI}/SecureBoot-{GLOBAL}"), &[6, 0, 0, 0, 1]);
