@@ -69,9 +69,21 @@ pub fn normalise(tree: &Path, epoch: u64) -> Result<()> {
         let log = name.ends_with(b".log") && entry.path().starts_with(tree.join("var/log"));
         if compiled || (log && entry.file_type().is_file()) {
             remove(entry.path())?;
+        } else if entry.file_type().is_file() {
+            unprivileged(entry.path())?;
         }
     }
     clamp(tree, epoch)
+}
+
+/// Takes the setuid and setgid bits away: administrators are root by their key, and nobody else needs to become it.
+fn unprivileged(path: &Path) -> Result<()> {
+    let failed = || format!("cannot take the setuid bit of {} away", path.display());
+    let mode = fs::symlink_metadata(path).with_context(failed)?.permissions().mode();
+    if mode & 0o6000 == 0 {
+        return Ok(());
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(mode & 0o1777)).with_context(failed)
 }
 
 /// Sets every date after `epoch` to it, deepest entries first, links themselves and not their targets.
@@ -154,6 +166,16 @@ fn empty(directory: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_program_runs_with_its_owners_rights() {
+        let tree = tempfile::tempdir().unwrap();
+        let program = tree.path().join("su");
+        fs::write(&program, "program").unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o6755)).unwrap();
+        normalise(tree.path(), 1_000_000_000).unwrap();
+        assert_eq!(fs::metadata(&program).unwrap().permissions().mode() & 0o7777, 0o755);
+    }
 
     #[test]
     fn young_dates_are_clamped_and_old_ones_kept() {

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, anyhow};
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use journey::ledger::Ledger;
-use journey::story::{audit, build, host, install, recover, reproduce};
+use journey::story::{audit, build, host, install, recover, refuse, reproduce};
 use journey::workshop::Workshop;
 
 /// Tells Bastide's journey: from upstream's packages to a patched Xen host, in virtual machines
@@ -24,14 +24,65 @@ struct Arguments {
     out: PathBuf,
 }
 
-#[derive(Subcommand, Clone, Copy, PartialEq, Eq)]
+#[derive(Subcommand, Clone, PartialEq, Eq)]
 enum Story {
     /// The main job: mirror, keys, build, medium, install, boot, update, refusals, recovery, audit
     Demo,
     /// The demonstration and every other story: reproducibility, CD, altered medium, power cut during installation
     Test,
+    /// Single stories, on what earlier runs made
+    Tell {
+        /// Which
+        #[arg(required = true)]
+        chapters: Vec<Chapter>,
+    },
     /// Times and sizes as ratios beside a peer; needs what the demonstration made
     Bench,
+}
+
+/// The stories that stand on an installed host or on its medium.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq)]
+enum Chapter {
+    /// The installed host, its guest and its audit
+    Host,
+    /// Forged bundles and a foreign boot image
+    Refusals,
+    /// A power cut, the update to the patched Xen, a rollback refused
+    Update,
+    /// A release that is never healthy
+    Recover,
+    /// The audit of ISO, repository and bundle
+    Audit,
+    /// An installation from CD onto old RAID and LVM
+    Cd,
+    /// An altered medium
+    Altered,
+    /// A power cut during the installation
+    Cut,
+    /// The same bits elsewhere
+    Reproduce,
+}
+
+impl Chapter {
+    fn tell(self, shop: &Workshop, ledger: &Ledger) -> Result<()> {
+        match self {
+            Self::Host => host::first(shop, ledger),
+            Self::Refusals => refuse::before_update(shop, ledger),
+            Self::Update => host::patch(shop, ledger),
+            Self::Recover => recover::by_itself(shop, ledger),
+            Self::Audit => audit::artifacts(shop, ledger),
+            Self::Cd => install::from_cd(shop, ledger),
+            Self::Altered => install::from_altered_medium(shop, ledger),
+            Self::Cut => install::cut_off(shop, ledger),
+            Self::Reproduce => reproduce::elsewhere(shop, ledger),
+        }
+    }
+}
+
+/// Tells stories one after the other, each to its end.
+fn all(chapters: &[Chapter], shop: &Workshop, ledger: &Ledger) -> Result<()> {
+    let told: Vec<_> = chapters.iter().map(|chapter| chapter.tell(shop, ledger)).collect();
+    told.into_iter().collect()
 }
 
 fn main() -> ExitCode {
@@ -51,13 +102,16 @@ fn run(arguments: &Arguments) -> Result<bool> {
     }
     let ledger = Ledger::open(&shop.out)?;
     // What failed stands in the table; a story that builds on it is not told.
-    let told = tell(&shop, &ledger, arguments.story);
+    let told = match &arguments.story {
+        Story::Tell { chapters } => all(chapters, &shop, &ledger),
+        story => tell(&shop, &ledger, *story == Story::Test),
+    };
     let (table, passed) = ledger.table();
     println!("\n{table}\nartifacts: {}", shop.out.display());
     Ok(passed && told.is_ok())
 }
 
-fn tell(shop: &Workshop, ledger: &Ledger, story: Story) -> Result<()> {
+fn tell(shop: &Workshop, ledger: &Ledger, everything: bool) -> Result<()> {
     build::mirror(shop, ledger)?;
     build::sites(shop, ledger)?;
     build::release(shop, ledger, build::BASE)?;
@@ -67,18 +121,20 @@ fn tell(shop: &Workshop, ledger: &Ledger, story: Story) -> Result<()> {
         || install::from_usb(shop, ledger).and_then(|()| host::first(shop, ledger)),
         || build::release(shop, ledger, build::PATCHED).and_then(|()| build::release(shop, ledger, build::BROKEN)),
     )?;
+    let more: &[Chapter] = if everything {
+        &[
+            Chapter::Audit,
+            Chapter::Altered,
+            Chapter::Cut,
+            Chapter::Cd,
+            Chapter::Reproduce,
+        ]
+    } else {
+        &[Chapter::Audit]
+    };
     lanes(
-        || host::life(shop, ledger).and_then(|()| recover::by_itself(shop, ledger)),
-        || {
-            let mut told = vec![audit::artifacts(shop, ledger)];
-            if story == Story::Test {
-                told.push(reproduce::elsewhere(shop, ledger));
-                told.push(install::from_cd(shop, ledger));
-                told.push(install::from_altered_medium(shop, ledger));
-                told.push(install::cut_off(shop, ledger));
-            }
-            told.into_iter().collect()
-        },
+        || all(&[Chapter::Update, Chapter::Recover, Chapter::Refusals], shop, ledger),
+        || all(more, shop, ledger),
     )
 }
 

@@ -103,13 +103,12 @@ pub fn first(shop: &Workshop, ledger: &Ledger) -> Result<()> {
     )
 }
 
-/// The refusals, then the power cut and the update to the patched Xen.
+/// The power cut and the update to the patched Xen.
 ///
 /// # Errors
 /// When a step fails.
-pub fn life(shop: &Workshop, ledger: &Ledger) -> Result<()> {
+pub fn patch(shop: &Workshop, ledger: &Ledger) -> Result<()> {
     let key = shop.admin_key();
-    refuse::before_update(shop, ledger)?;
     let inputs = shop.after("install-usb")?.file(&shop.bundle(PATCHED.version))?;
     let product = patched(shop);
     ledger.step(
