@@ -21,6 +21,10 @@ use crate::machine::{Machine, read_text};
 
 const SAFE: MsFlags = MsFlags::MS_NODEV.union(MsFlags::MS_NOSUID).union(MsFlags::MS_NOEXEC);
 
+/// How often, and how far apart, a partition that is busy is put away again.
+const BUSY_ATTEMPTS: u32 = 40;
+const BUSY_PAUSE: std::time::Duration = std::time::Duration::from_millis(25);
+
 /// What is undone when the partition is put away.
 enum Undo {
     ReadOnlyAgain,
@@ -150,7 +154,15 @@ impl Drop for Esp {
         match self.undo {
             Undo::ReadOnlyAgain => {
                 let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | SAFE;
-                let _ = mount(None::<&str>, &self.directory, None::<&str>, flags, None::<&str>);
+                let again = || mount(None::<&str>, &self.directory, None::<&str>, flags, None::<&str>);
+                // A process that another thread starts holds every open file until it executes its program: the
+                // partition is busy for that moment, and not for long.
+                for _ in 0..BUSY_ATTEMPTS {
+                    if again() != Err(nix::errno::Errno::EBUSY) {
+                        break;
+                    }
+                    std::thread::sleep(BUSY_PAUSE);
+                }
             }
             Undo::Unmount => {
                 let _ = umount2(&self.directory, MntFlags::empty());
