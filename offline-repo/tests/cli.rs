@@ -387,13 +387,10 @@ fn a_closed_pipe_is_no_panic() {
         .arg(low.repository())
         .status()
         .unwrap();
-    assert_eq!(
-        (
-            String::from_utf8_lossy(&out).trim(),
-            String::from_utf8_lossy(&err).as_ref()
-        ),
-        ("0", "")
-    );
+    // The reader may go before or after the last line: what was not read is no success, and says so without a word.
+    let code = String::from_utf8_lossy(&out).trim().to_owned();
+    assert!(["0", "141"].contains(&code.as_str()), "{code}");
+    assert_eq!(String::from_utf8_lossy(&err), "");
 }
 
 #[test]
