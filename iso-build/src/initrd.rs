@@ -39,6 +39,7 @@ const INDEXES: [&str; 10] = [
 struct Orders<'a> {
     load: &'a [String],
     load_install: &'a [String],
+    load_root: &'a [String],
 }
 
 /// What an initrd holds.
@@ -82,6 +83,7 @@ pub fn build(policy: &Policy, tree: &Path, init: &Path, epoch: u64, out: &Path) 
     let orders = serde_json::to_vec(&Orders {
         load: &policy.initrd.load,
         load_install: &policy.initrd.load_install,
+        load_root: &policy.initrd.load_root,
     })?;
     archive.put("etc/bastide-init.json", Entry::File(0o644, orders));
     let modules = modules(&mut archive, policy, tree)?;

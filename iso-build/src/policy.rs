@@ -105,6 +105,8 @@ pub struct Initrd {
     pub load: Vec<String>,
     /// Modules loaded first when the installer boots.
     pub load_install: Vec<String>,
+    /// Modules of the root file system, loaded before it starts.
+    pub load_root: Vec<String>,
     /// Directories or modules in the initrd.
     pub modules: Vec<String>,
     /// Programs of the tree in the initrd.

@@ -51,6 +51,17 @@ impl Coldplug {
         }
     }
 
+    /// Loads, from the root file system, what else the machine has drivers for, and `names` besides. One process does here what
+    /// would be hundreds of events of the root's udev.
+    pub fn finish(&mut self, root: &Path, names: &[String]) {
+        self.run();
+        let fresh: Vec<&String> = names.iter().chain(&self.seen).collect();
+        for batch in fresh.chunks(BATCH) {
+            let load = Cmd::new("modprobe").arg("-d").arg(root).arg("-abq").args(batch);
+            let _ = load.status();
+        }
+    }
+
     /// Looks for something until it is there, loading drivers for what appears meanwhile.
     ///
     /// # Errors

@@ -84,7 +84,8 @@ pub fn choose(partitions: &[gpt::Partition], root_hash: &Sha256) -> Result<Optio
 pub fn prepare(root_hash: &Sha256, orders: &Orders) -> Result<Boot> {
     Coldplug::load(&orders.load);
     mounts::xen()?;
-    let from = Coldplug::default().wait("the disk that this host was installed on", LIMIT, || look(root_hash))?;
+    let mut coldplug = Coldplug::default();
+    let from = coldplug.wait("the disk that this host was installed on", LIMIT, || look(root_hash))?;
     let From::Host {
         root, verity, state, ..
     } = &from
@@ -116,6 +117,8 @@ pub fn prepare(root_hash: &Sha256, orders: &Orders) -> Result<Boot> {
     mounts::overlay("etc", &below(layout::OVERLAY_ETC), MsFlags::empty())?;
     mounts::overlay("var", &below(layout::OVERLAY_VAR), MsFlags::MS_NOEXEC)?;
     mounts::home(&place.join("root"))?;
+    mounts::memory()?;
+    coldplug.finish(Path::new(SYSROOT), &orders.load_root);
     Ok(Boot {
         format: 1,
         root_hash: *root_hash,

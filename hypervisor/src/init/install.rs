@@ -13,7 +13,7 @@ use signing::release::Part;
 
 use super::devices::{Coldplug, Disk, disks};
 use super::report::{Boot, From};
-use super::{Orders, console, iso, mounts, verity};
+use super::{Orders, SYSROOT, console, iso, mounts, verity};
 use crate::layout;
 
 /// How long the medium may take to appear: a BMC's virtual disc is slow.
@@ -33,10 +33,10 @@ pub fn prepare(root_hash: &Sha256, orders: &Orders) -> Result<Boot> {
     Coldplug::load(&orders.load);
     Coldplug::load(&orders.load_install);
     let mut refused = Vec::new();
-    let (medium, pair) =
-        Coldplug::default().wait("the installation medium (is it still plugged in?)", LIMIT, || {
-            Ok(look(root_hash, &mut refused))
-        })?;
+    let mut coldplug = Coldplug::default();
+    let (medium, pair) = coldplug.wait("the installation medium (is it still plugged in?)", LIMIT, || {
+        Ok(look(root_hash, &mut refused))
+    })?;
     let targets = Path::new(layout::TARGETS_MOUNT);
     verity::open(
         &attach(&targets.join(&pair.image))?,
@@ -50,6 +50,8 @@ pub fn prepare(root_hash: &Sha256, orders: &Orders) -> Result<Boot> {
     mounts::overlay("etc", &scratch.join("etc"), MsFlags::empty())?;
     mounts::overlay("var", &scratch.join("var"), MsFlags::MS_NOEXEC)?;
     mounts::home(&scratch.join("root"))?;
+    mounts::memory()?;
+    coldplug.finish(Path::new(SYSROOT), &orders.load_root);
     Ok(Boot {
         format: 1,
         root_hash: *root_hash,

@@ -45,6 +45,8 @@ pub struct Orders {
     pub load: Vec<String>,
     /// Modules loaded besides when the installer boots.
     pub load_install: Vec<String>,
+    /// Modules of the root file system loaded before it starts.
+    pub load_root: Vec<String>,
 }
 
 /// What the image boots for.

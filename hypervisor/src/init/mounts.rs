@@ -108,6 +108,20 @@ pub fn home(from: &Path) -> Result<()> {
         .with_context(|| format!("cannot mount {} on {}", from.display(), place.display()))
 }
 
+/// What lives in memory while the system runs: `/tmp`, and the sign for the journal that its place on disk is there already.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn memory() -> Result<()> {
+    let place = Path::new(SYSROOT).join("tmp");
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Path::new("tmpfs"), &place, "tmpfs", flags, "mode=1777,size=50%")?;
+    let flushed = Path::new("/run/systemd/journal/flushed");
+    fs::create_dir_all("/run/systemd/journal")
+        .and_then(|()| fs::write(flushed, b""))
+        .with_context(|| format!("cannot write {}", flushed.display()))
+}
+
 /// Leaves the initrd, whose files are removed to give their memory back, and becomes the root file system's init.
 ///
 /// # Errors
