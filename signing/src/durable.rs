@@ -95,7 +95,15 @@ fn parent(place: &Path) -> &Path {
 
 /// An exclusive lock on a directory's `.lock` file, held until dropped. The kernel releases it when the process dies.
 pub struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    /// Unlocks and does not only close: a process that another thread is just starting still holds a copy of the
+    /// descriptor until it executes its program, and would keep the lock (flock(2)).
+    fn drop(&mut self) {
+        let _ = self.file.unlock();
+    }
 }
 
 impl Lock {
@@ -112,7 +120,7 @@ impl Lock {
             .mode(0o600)
             .open(&path)?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
+            Ok(()) => Ok(Self { file }),
             Err(fs::TryLockError::WouldBlock) => Err(io::Error::new(
                 io::ErrorKind::WouldBlock,
                 format!("{} is locked by another process: wait for it to end", path.display()),
@@ -146,7 +154,10 @@ mod tests {
             Lock::take(directory.path()).err().unwrap().kind(),
             io::ErrorKind::WouldBlock
         );
+        // What a process that is just being started holds: it must not outlive the lock.
+        let copy = first.file.try_clone().unwrap();
         drop(first);
         assert!(Lock::take(directory.path()).is_ok());
+        drop(copy);
     }
 }
