@@ -23,7 +23,8 @@ struct Stamp {
 }
 
 /// How a step ended in this run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "lowercase")]
 enum End {
     Done,
     Reused,
@@ -31,8 +32,9 @@ enum End {
 }
 
 /// One line of the closing table.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 struct Row {
+    #[serde(rename = "step")]
     title: String,
     end: End,
     seconds: f64,
@@ -203,6 +205,16 @@ impl Ledger {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
             .push(row);
+    }
+
+    /// Leaves the closing table in a file, for scripts.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn save(&self, place: &Path) -> Result<()> {
+        let rows = self.rows.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        durable::write(place, &serde_json::to_vec_pretty(&*rows)?)
+            .with_context(|| format!("writing {}", place.display()))
     }
 
     /// The closing table, and whether nothing failed. Its last line counts, in the words that test runners use.

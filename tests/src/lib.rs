@@ -3,6 +3,7 @@
 
 pub mod accel;
 pub mod bench;
+pub mod cli;
 pub mod ledger;
 pub mod stick;
 pub mod story;

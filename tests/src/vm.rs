@@ -282,7 +282,9 @@ impl Running {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    fn end(&self) -> String {
+    /// The end of the serial console, and where the whole lies.
+    #[must_use]
+    pub fn end(&self) -> String {
         let console = self.console().unwrap_or_default();
         let lines: Vec<_> = console.lines().collect();
         format!(

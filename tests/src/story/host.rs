@@ -2,7 +2,7 @@
 //! The installed host: Xen under enforced Secure Boot, a guest, and a real patch of the hypervisor.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -16,6 +16,9 @@ use crate::workshop::Workshop;
 
 /// How long a boot may take under emulation before it counts as stuck.
 pub const BOOT: Duration = Duration::from_secs(600);
+
+/// Between two questions over ssh: the host's packet filter takes thirty new connections a minute.
+pub const POLL: Duration = Duration::from_millis(2500);
 
 /// Where the courier's stick is mounted on the host.
 pub const STICK: &str = "/run/courier";
@@ -65,19 +68,55 @@ pub fn mount_stick(running: &Running, key: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Restarts the host and waits until its next boot answers.
+///
+/// # Errors
+/// When it does not come back.
+pub fn restart(running: &mut Running, key: &Path) -> Result<()> {
+    let boot = "cat /proc/sys/kernel/random/boot_id";
+    let before = running.must(key, boot)?;
+    // The connection may end before the answer comes.
+    drop(running.ssh(key, "systemctl reboot"));
+    let start = Instant::now();
+    while !running
+        .ssh(key, boot)
+        .is_ok_and(|answer| answer.code == 0 && answer.stdout != before)
+    {
+        ensure!(start.elapsed() < BOOT, "the host did not come back: {}", running.end());
+        std::thread::sleep(POLL);
+    }
+    Ok(())
+}
+
+/// Waits until the running slot is confirmed.
+///
+/// # Errors
+/// When it is not in time.
+pub fn confirmed(running: &Running, key: &Path) -> Result<Value> {
+    let start = Instant::now();
+    loop {
+        let now = healthy(running, key)?;
+        if told(&now, "running/state")? == "confirmed" {
+            return Ok(now);
+        }
+        ensure!(start.elapsed() < BOOT, "the new slot was not confirmed: {now}");
+        std::thread::sleep(POLL);
+    }
+}
+
 /// Waits until the host reports itself healthy.
 ///
 /// # Errors
 /// When it does not in time.
 pub fn healthy(running: &Running, key: &Path) -> Result<Value> {
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     loop {
         let now = status(running, key)?;
         if now.pointer("/health/healthy") == Some(&Value::Bool(true)) {
             return Ok(now);
         }
         ensure!(start.elapsed() < BOOT, "the host did not become healthy: {now}");
-        std::thread::sleep(Duration::from_secs(3));
+        std::thread::sleep(POLL);
     }
 }
 
@@ -109,18 +148,17 @@ pub fn guest(shop: &Workshop, ledger: &Ledger) -> Result<()> {
         running.wait_for_ssh(key, BOOT)?;
         healthy(&running, key)?;
         running.must(key, "bastide-host guest run probe")?;
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         loop {
-            let list = running.must(key, "xl list")?;
-            let said = running.must(key, "bastide-host guest log probe")?;
-            if list.contains("probe") && said.contains("bastide guest: up") {
+            let said = running.must(key, "xl list && bastide-host guest log probe")?;
+            if said.contains("probe") && said.contains("bastide guest: up") {
                 break;
             }
             ensure!(
                 start.elapsed() < Duration::from_secs(180),
-                "the guest was not heard: {list}\n{said}"
+                "the guest was not heard: {said}"
             );
-            std::thread::sleep(Duration::from_secs(2));
+            std::thread::sleep(POLL);
         }
         running.must(key, "bastide-host guest stop probe")?;
         crate::story::audit::host(shop, &running)?;
@@ -233,19 +271,8 @@ fn update(shop: &Workshop, machine: &Machine, key: &Path) -> Result<String> {
     );
     mount_stick(&running, key)?;
     running.must(key, &format!("bastide-host update {STICK}/release.bundle"))?;
-    // The connection may end before the answer comes.
-    drop(running.ssh(key, "systemctl reboot"));
-    std::thread::sleep(Duration::from_secs(20));
-    running.wait_for_ssh(key, BOOT)?;
-    let start = std::time::Instant::now();
-    let after = loop {
-        let now = healthy(&running, key)?;
-        if told(&now, "running/state")? == "confirmed" {
-            break now;
-        }
-        ensure!(start.elapsed() < BOOT, "the new slot was not confirmed: {now}");
-        std::thread::sleep(Duration::from_secs(3));
-    };
+    restart(&mut running, key)?;
+    let after = confirmed(&running, key)?;
     ensure!(
         told(&after, "running/version")? == PATCHED.version,
         "the new release does not run: {after}"

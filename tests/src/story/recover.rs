@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! A release that boots and never becomes healthy: the host comes back by itself.
 
-use std::time::Duration;
+use std::time::Instant;
 
 use anyhow::{Result, ensure};
 
 use super::build::{BROKEN, PATCHED};
-use super::host::{self, BOOT, STICK, healthy, mount_stick, told};
+use super::host::{self, BOOT, POLL, STICK, healthy, mount_stick, told};
 use crate::ledger::Ledger;
 use crate::stick;
 use crate::vm::Plugged;
@@ -49,7 +49,7 @@ pub fn by_itself(shop: &Workshop, ledger: &Ledger) -> Result<()> {
             mount_stick(&running, &key)?;
             running.must(&key, &format!("bastide-host update {STICK}/release.bundle"))?;
             drop(running.ssh(&key, "systemctl reboot"));
-            let start = std::time::Instant::now();
+            let start = Instant::now();
             // The new release may answer while it is on trial; it is over when the old one runs and knows the new one as bad.
             let over = |status: &serde_json::Value| {
                 ["a", "b"]
@@ -57,10 +57,9 @@ pub fn by_itself(shop: &Workshop, ledger: &Ledger) -> Result<()> {
                     .any(|slot| told(status, &format!("slots/{slot}/state")).is_ok_and(|state| state == "bad"))
                     && told(status, "running/version").is_ok_and(|version| version == PATCHED.version)
             };
-            std::thread::sleep(Duration::from_secs(20));
             while !host::status(&running, &key).is_ok_and(|status| over(&status)) {
                 ensure!(start.elapsed() < 2 * BOOT, "the host did not come back by itself");
-                std::thread::sleep(Duration::from_secs(3));
+                std::thread::sleep(POLL);
             }
             let after = healthy(&running, &key)?;
             for fact in ["running/slot", "running/version"] {

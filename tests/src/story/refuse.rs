@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 
 use super::build::{self, BROKEN, PATCHED};
-use super::host::{BOOT, STICK, healthy, mount_stick, status, told};
+use super::host::{BOOT, STICK, healthy, mount_stick, restart, status, told};
 use super::install;
 use crate::ledger::Ledger;
 use crate::stick;
@@ -129,9 +129,7 @@ fn refusals(shop: &Workshop) -> Result<String> {
              efibootmgr -q -n $(efibootmgr | sed -n 's/^Boot\\([0-9A-F]*\\).*Foreign.*/\\1/p')"
         ),
     )?;
-    drop(running.ssh(&key, "systemctl reboot"));
-    std::thread::sleep(std::time::Duration::from_secs(20));
-    running.wait_for_ssh(&key, BOOT)?;
+    restart(&mut running, &key)?;
     let console = running.console()?;
     console
         .lines()

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The medium: its size, and the time that it takes to make.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use offline_repo::aptview;
+use offline_repo::spec::Role;
+use offline_repo::store::Store;
+use signing::process::Cmd;
+
+use super::Measure;
+use crate::story::build::{self, BASE};
+use crate::workshop::Workshop;
+
+/// The ISO, which carries no hardware firmware, against its limit.
+pub fn size(shop: &Workshop) -> Result<Vec<Measure>> {
+    let bytes = fs::metadata(shop.iso())?.len();
+    Ok(vec![Measure::size("ISO / limit", bytes, 450.0)])
+}
+
+/// The snapshot of the first release as apt sees it.
+pub fn view(shop: &Workshop) -> Result<PathBuf> {
+    let store = Store::open(&shop.store())?;
+    let snapshot = store.snapshot(BASE.snapshot)?;
+    let view = shop.at("bench/view");
+    if !view.exists() {
+        let keyring = shop.source.join("offline-repo/keyrings/debian-trixie.asc");
+        aptview::materialise(&store, &snapshot, &view, &keyring)?;
+    }
+    Ok(view)
+}
+
+/// The image and the ISO, the builder root at hand and everything else made anew, against a bare mmdebstrap of the same
+/// packages.
+pub fn build(shop: &Workshop) -> Result<Vec<Measure>> {
+    let view = view(shop)?;
+    let snapshot = Store::open(&shop.store())?.snapshot(BASE.snapshot)?;
+    let packages: Vec<_> = snapshot.of(Role::Host).map(|package| package.name.as_str()).collect();
+    let root = shop.at("bench/bare");
+    let start = Instant::now();
+    Cmd::new("mmdebstrap")
+        .args(["--quiet", "--mode=root", "--variant=minbase", "--skip=check/empty"])
+        .args([
+            "--aptopt=Acquire::Check-Valid-Until \"false\"",
+            "--aptopt=APT::Sandbox::User \"root\"",
+        ])
+        .arg(format!("--include={}", packages.join(",")))
+        .arg("trixie")
+        .arg(&root)
+        .arg(view.join("sources.list"))
+        .run()?;
+    let peer = start.elapsed();
+    fs::remove_dir_all(&root)?;
+
+    let work = shop.at("bench/work");
+    keep_builder(&shop.at("work"), &work)?;
+    let out = shop.at("bench/build");
+    let start = Instant::now();
+    shop.program("bastide-iso")
+        .args(build::arguments(shop, BASE, &out, &work))
+        .run()?;
+    build::signed(shop, &out, &shop.site())?;
+    build::assemble(shop, &out, &work, &shop.at("bench/bench.iso"))?;
+    let ours = start.elapsed();
+    for place in ["bench/work", "bench/build", "bench/bench.iso"] {
+        let place = shop.at(place);
+        if place.is_dir() {
+            fs::remove_dir_all(place)?;
+        } else {
+            fs::remove_file(place)?;
+        }
+    }
+    Ok(vec![Measure::time(
+        "image and ISO, builder at hand / mmdebstrap",
+        ours,
+        peer,
+        2.5,
+    )])
+}
+
+/// Copies what counts as at hand: the view, the builder root and the compiled programs.
+fn keep_builder(from: &Path, to: &Path) -> Result<()> {
+    if to.exists() {
+        fs::remove_dir_all(to)?;
+    }
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from).with_context(|| format!("reading {}", from.display()))? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if ["view", "builder", "programs"]
+            .iter()
+            .any(|kept| name.starts_with(kept))
+        {
+            Cmd::new("cp").arg("-a").arg(entry.path()).arg(to).run()?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Times, sizes and memory as ratios beside a peer or a limit, measured in the same minutes on the same machine.
+
+mod image;
+mod machine;
+mod memory;
+
+use std::fmt;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use serde::Serialize;
+use signing::durable;
+
+use crate::story::install;
+use crate::workshop::Workshop;
+
+/// What a number counts.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Unit {
+    Seconds,
+    Megabytes,
+}
+
+/// One measure: ours beside the peer's time or the limit, and the ratio that is aimed at.
+#[derive(Debug, Clone, Serialize)]
+struct Measure {
+    what: String,
+    unit: Unit,
+    ours: f64,
+    peer: f64,
+    ratio: f64,
+    target: f64,
+    met: bool,
+}
+
+impl Measure {
+    fn new(what: &str, unit: Unit, ours: f64, peer: f64, target: f64) -> Self {
+        let ratio = ours / peer;
+        Self {
+            what: what.into(),
+            unit,
+            ours,
+            peer,
+            ratio,
+            target,
+            met: ratio <= target,
+        }
+    }
+
+    fn time(what: &str, ours: Duration, peer: Duration, target: f64) -> Self {
+        Self::new(what, Unit::Seconds, ours.as_secs_f64(), peer.as_secs_f64(), target)
+    }
+
+    /// Bytes against a limit in megabytes (10^6 bytes).
+    #[allow(clippy::cast_precision_loss)]
+    fn size(what: &str, bytes: u64, limit: f64) -> Self {
+        Self::new(what, Unit::Megabytes, bytes as f64 / 1e6, limit, 1.0)
+    }
+}
+
+impl fmt::Display for Measure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = match self.unit {
+            Unit::Seconds => "s",
+            Unit::Megabytes => "MB",
+        };
+        write!(
+            f,
+            "{:<48} {:>6.0} {unit:<2} beside {:>6.0} {unit:<2} ratio {:.2}  target {:.2}  {}",
+            self.what,
+            self.ours,
+            self.peer,
+            self.ratio,
+            self.target,
+            if self.met { "met" } else { "MISSED" }
+        )
+    }
+}
+
+/// Measures everything, prints each line as it is known, and leaves all in `bench.json`.
+///
+/// # Errors
+/// When what is measured is not there (run the demonstration first) or does not work. A missed target is no error.
+pub fn run(shop: &Workshop) -> Result<()> {
+    ensure!(
+        install::installed(shop).disk().exists(),
+        "there is no installed host: run `make demo` first"
+    );
+    let mut measures = Vec::new();
+    for measured in [image::size, image::build, memory::peaks, machine::boot, machine::update] {
+        for measure in measured(shop)? {
+            println!("{measure}");
+            measures.push(measure);
+        }
+    }
+    durable::write(&shop.at("bench.json"), &serde_json::to_vec_pretty(&measures)?)?;
+    Ok(())
+}
