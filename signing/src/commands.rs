@@ -38,14 +38,26 @@ pub struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Make, show and check the keys of a site
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_long_help = "\
+Examples:
+  bastide-sign site show --site site
+  bastide-sign site check --site site --passphrase-file passphrase"
+    )]
     Site(site::SiteCommand),
     /// Sign a file with the site's OpenPGP release key
     Openpgp(sign::OpenPgp),
     /// Sign a UEFI boot image with the site's db key
     Secureboot(sign::SecureBoot),
     /// Verify signatures; no key is needed
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_long_help = "\
+Examples:
+  bastide-sign verify openpgp --trust site/trust site/trust/root.json
+  bastide-sign verify secureboot --trust site/trust x.signed.efi"
+    )]
     Verify(verify::VerifyCommand),
 }
 

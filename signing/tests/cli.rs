@@ -6,94 +6,30 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::path::Path;
 
-use common::SECRET;
+use common::{SECRET, Said, boot_image, contents, files_below};
 use serde_json::Value;
 use signing::process::Cmd;
 use tempfile::TempDir;
 
-struct Said {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-impl Said {
-    fn ok(self) -> String {
-        assert_eq!(self.code, Some(0), "{}", self.err);
-        assert!(!self.err.contains("panicked"), "{}", self.err);
-        self.out
-    }
-
-    fn fails(self, code: i32, reasons: &[&str]) {
-        assert_eq!(self.code, Some(code), "{} {}", self.out, self.err);
-        assert!(!self.err.contains("panicked"), "{}", self.err);
-        for reason in reasons {
-            assert!(self.err.contains(reason), "{reason:?} is not in {:?}", self.err);
-        }
-        assert!(!self.err.contains(SECRET) && !self.out.contains(SECRET));
-    }
-}
+const PROGRAM: &str = env!("CARGO_BIN_EXE_bastide-sign");
 
 /// Runs the program in a directory; the arguments are split at spaces.
 fn sign(directory: &Path, line: &str) -> Said {
-    let (status, out, err) = Cmd::new(env!("CARGO_BIN_EXE_bastide-sign"))
-        .args(line.split_whitespace())
-        .dir(directory)
-        .status()
-        .unwrap();
-    Said {
-        code: status.code(),
-        out: String::from_utf8(out).unwrap(),
-        err: String::from_utf8(err).unwrap(),
-    }
+    Said::of(common::command(PROGRAM, directory, line))
 }
 
 /// A directory with a site, a passphrase file, a wrong one and files to sign.
 fn bench() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let place = directory.path();
-    common::copy(&common::shared_site(), &place.join("site"));
+    common::copy(common::site(), &place.join("site"));
     fs::write(place.join("passphrase"), format!("{SECRET}\n")).unwrap();
     fs::write(place.join("wrong"), "wrong\n").unwrap();
     fs::write(place.join("file"), "content\n").unwrap();
-    fs::write(place.join("x.efi"), image()).unwrap();
+    fs::write(place.join("x.efi"), boot_image(".text", b"code")).unwrap();
     directory
-}
-
-/// The recipe of a small PE32+ image: headers and one section.
-fn image() -> Vec<u8> {
-    let mut image = vec![0; 0x400];
-    for (at, bytes) in [
-        (0x00, &b"MZ"[..]),
-        (0x3c, &[0x40]),
-        (0x40, b"PE\0\0\x64\x86\x01"),
-        (0x54, &[240]),
-        (0x58, &[0x0b, 0x02]),
-        (0x58 + 36, &[0, 2]),
-        (0x58 + 60, &[0, 2]),
-        (0x58 + 108, &[16]),
-        (0x58 + 240, b".text"),
-        (0x58 + 256, &[0, 2, 0, 0, 0, 2]),
-    ] {
-        image[at..at + bytes.len()].copy_from_slice(bytes);
-    }
-    image
-}
-
-fn files_below(directory: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(files_below(&path));
-        } else {
-            found.push(path);
-        }
-    }
-    found
 }
 
 #[test]
@@ -267,31 +203,12 @@ fn a_dry_run_makes_nothing_and_names_what_it_would_make() {
 #[test]
 fn a_killed_init_is_no_site_and_the_next_one_succeeds() {
     let bench = bench();
-    let place = bench.path().join("killed");
-    let init = [
-        "site",
-        "init",
-        "--dir",
-        "killed",
-        "--name",
-        "Killed",
-        "--passphrase-file",
-        "passphrase",
-    ];
-    let mut child = Cmd::new(env!("CARGO_BIN_EXE_bastide-sign"))
-        .args(init)
-        .dir(bench.path())
-        .spawn(Stdio::null(), Stdio::null())
-        .unwrap();
+    let init = "site init --dir killed --name Killed --passphrase-file passphrase";
     let first = bench.path().join(".killed.incomplete/private/root-1.pem");
-    while !first.exists() && child.try_wait().unwrap().is_none() {
-        std::thread::yield_now();
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
-    assert!(first.exists() && !place.exists());
+    let killed = common::killed(common::command(PROGRAM, bench.path(), init), || first.exists());
+    assert!(killed && first.exists() && !bench.path().join("killed").exists());
     sign(bench.path(), "site show --site .killed.incomplete").fails(1, &["site.json"]);
-    sign(bench.path(), &init.join(" ")).ok();
+    sign(bench.path(), init).ok();
     assert!(!bench.path().join(".killed.incomplete").exists());
     sign(bench.path(), "site check --site killed --passphrase-file passphrase").ok();
 }
@@ -299,77 +216,73 @@ fn a_killed_init_is_no_site_and_the_next_one_succeeds() {
 /// As an ordinary user, where the tests run as root: the super-user may write everywhere.
 #[test]
 fn no_permission_is_named() {
-    if !nix::unistd::geteuid().is_root() {
-        return;
-    }
     let bench = bench();
-    let program = bench.path().join("bastide-sign");
-    fs::copy(env!("CARGO_BIN_EXE_bastide-sign"), &program).unwrap();
-    fs::set_permissions(bench.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let run = |line: &str| {
-        let (status, _, err) = Cmd::new("setpriv")
-            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
-            .arg(&program)
-            .args(line.split_whitespace())
-            .dir(bench.path())
-            .status()
-            .unwrap();
-        Said {
-            code: status.code(),
-            out: String::new(),
-            err: String::from_utf8(err).unwrap(),
-        }
+    let run = |line: &str| common::as_nobody(PROGRAM, bench.path(), line);
+    let Some(said) = run("site show --site site") else {
+        return;
     };
-    run("site show --site site").ok();
-    run("site init --dir new --name New --passphrase-file passphrase").fails(1, &["cannot be written"]);
-    run("site check --site site --passphrase-file passphrase").fails(1, &["root-1.pem", "Permission denied"]);
-    run("openpgp --site site --passphrase-file passphrase file")
-        .fails(1, &["release-openpgp.asc", "Permission denied"]);
+    said.ok();
+    let fails = |line: &str, reasons: &[&str]| run(line).unwrap().fails(1, reasons);
+    fails(
+        "site init --dir new --name New --passphrase-file passphrase",
+        &["cannot be written"],
+    );
+    fails(
+        "site check --site site --passphrase-file passphrase",
+        &["root-1.pem", "Permission denied"],
+    );
+    fails(
+        "openpgp --site site --passphrase-file passphrase file",
+        &["release-openpgp.asc", "Permission denied"],
+    );
 }
 
 /// A full disk: what cannot be written is named, and the old file stays.
 #[test]
 fn a_full_disk_loses_nothing() {
-    if !nix::unistd::geteuid().is_root() {
-        return;
-    }
     let bench = bench();
     let full = bench.path().join("full");
     fs::create_dir(&full).unwrap();
-    let mounted = Cmd::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=32k", "tmpfs"])
-        .arg(&full)
-        .run();
-    if mounted.is_err() {
-        eprintln!("cannot mount a tmpfs here: not tried");
-        return;
-    }
     fs::write(full.join("y.efi"), "old").unwrap();
-    assert!(fs::write(full.join("filler"), vec![0; 64 << 10]).is_err(), "full");
-    let line = "secureboot --site site --passphrase-file passphrase --in x.efi --out full/y.efi";
-    let said = sign(bench.path(), line);
-    let initialised = sign(
-        bench.path(),
-        "site init --dir full/site --name Full --passphrase-file passphrase",
-    );
-    let old = fs::read(full.join("y.efi")).unwrap();
-    let left = full.join("site").exists();
-    Cmd::new("umount").arg(&full).run().unwrap();
-    said.fails(1, &["full/y.efi", "No space left"]);
-    assert_eq!(old, b"old");
-    initialised.fails(1, &["No space left"]);
-    assert!(!left);
+    fs::write(full.join("filler"), vec![0; 24 << 10]).unwrap();
+    let old = contents(&full);
+    for (line, reason) in [
+        (
+            "secureboot --site site --passphrase-file passphrase --in x.efi --out full/y.efi",
+            "full/y.efi",
+        ),
+        (
+            "openpgp --site site --passphrase-file passphrase file --out full/y.efi",
+            "full/y.efi",
+        ),
+        (
+            "site init --dir full/site --name Full --passphrase-file passphrase",
+            "full",
+        ),
+    ] {
+        let Some((said, mut left)) = common::on_small_disk(PROGRAM, bench.path(), line, &full, "28k") else {
+            return;
+        };
+        said.fails(1, &[reason, "No space left"]);
+        // A site that was cut off stays hidden and is no site.
+        left.retain(|name, _| !name.starts_with(".site.incomplete/"));
+        assert_eq!(left, old, "{line}");
+    }
 }
 
 #[test]
 fn a_closed_pipe_is_no_panic() {
     let bench = bench();
-    let script = format!("{} site show --site site | true", env!("CARGO_BIN_EXE_bastide-sign"));
-    let (_, _, err) = Cmd::new("sh").args(["-c", &script]).dir(bench.path()).status().unwrap();
-    assert_eq!(String::from_utf8(err).unwrap(), "");
+    for line in [
+        "site show --site site",
+        "site show --site site --json",
+        "verify openpgp --trust site/trust site/trust/root.json",
+    ] {
+        common::assert_closed_pipe(common::command(PROGRAM, bench.path(), line));
+    }
 }
 
-/// Every example of the help, as it is printed, in its order.
+/// Every example of the help, as it is printed, in an order in which each finds what it needs.
 #[test]
 fn the_examples_in_the_help_work() {
     let bench = bench();
@@ -400,33 +313,13 @@ fn the_examples_in_the_help_work() {
     if made.is_err() {
         eprintln!("gpg is not installed: the cleartext example is not run");
     }
-    let mut ran = 0;
-    for command in [
-        "",
-        "site init",
-        "site show",
-        "site check",
-        "openpgp",
-        "secureboot",
-        "verify openpgp",
-        "verify secureboot",
-    ] {
-        let help = sign(bench.path(), &format!("{command} --help")).ok();
-        assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");
-        let (_, examples) = help
-            .split_once("Examples:")
-            .unwrap_or_else(|| panic!("{command} has no examples"));
-        for line in examples.replace("\\\n", " ").lines() {
-            let Some(line) = line.trim().strip_prefix("bastide-sign ") else {
-                continue;
-            };
-            let repeats_init = line.starts_with("site init --dir site ");
-            if repeats_init || (line.contains("--cleartext") && made.is_err()) {
-                continue;
-            }
-            sign(bench.path(), line).ok();
-            ran += 1;
+    let mut helps = common::helps(PROGRAM);
+    helps.sort_by_key(|help| (help.command.starts_with("verify"), help.command.clone()));
+    for line in helps.into_iter().flat_map(|help| help.examples) {
+        let repeats_init = line.starts_with("site init --dir site ");
+        if repeats_init || (line.contains("--cleartext") && made.is_err()) {
+            continue;
         }
+        sign(bench.path(), &line).ok();
     }
-    assert!(ran >= 12, "{ran} examples");
 }

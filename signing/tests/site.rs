@@ -9,17 +9,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use chrono::TimeDelta;
+use common::passphrase;
 use signing::clock::now;
 use signing::durable::Lock;
-use signing::keys::Passphrase;
 use signing::openpgp;
 use signing::secureboot::{SignatureList, Variable, verify_update};
 use signing::site::{Plan, Role, Site, Trust, init};
 use signing::tuf::author::{Signer, key_id};
-
-fn passphrase() -> Passphrase {
-    Passphrase::new(common::SECRET.into()).unwrap()
-}
 
 fn plan(directory: &Path) -> Plan {
     Plan {
@@ -32,7 +28,7 @@ fn plan(directory: &Path) -> Plan {
 }
 
 fn site() -> Site {
-    Site::open(&common::shared_site()).unwrap()
+    Site::open(common::site()).unwrap()
 }
 
 #[test]

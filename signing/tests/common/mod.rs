@@ -1,55 +1,330 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! A site for the tests to copy. Ten key derivations and three RSA keys take seconds, so one is made for each build of the
-//! program and shared by all tests, also by those that run in processes of their own.
+//! What the command line tests of every program are made of: running it, breaking what it stands on, and one site.
+//! The other crates take this module in by its path, so that no program is tested by milder rules than the next.
 
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::process::Stdio;
+use std::sync::OnceLock;
 
+use chrono::Duration;
+use serde_json::Value;
+use signing::clock::now;
+use signing::digest::{Hasher, Sha256};
+use signing::keys::Passphrase;
 use signing::process::Cmd;
+use signing::site::Plan;
 
-/// The passphrase of all its keys.
+/// The passphrase of all keys.
 pub const SECRET: &str = "correct horse battery staple";
 
-/// The shared site. Its own rule, whole or not at all, is what lets processes race for making it.
-pub fn shared_site() -> PathBuf {
-    let program = Path::new(env!("CARGO_BIN_EXE_bastide-sign"));
-    let built = program.metadata().unwrap();
-    let stamp = format!("site-{}-{}-{}", built.len(), built.mtime(), built.mtime_nsec());
-    let cache = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let site = cache.join(&stamp);
-    let passphrase = cache.join("passphrase");
-    while !site.join("site.json").exists() {
-        fs::write(&passphrase, SECRET).unwrap();
-        let (status, _, err) = Cmd::new(program)
-            .args(["site", "init", "--name", "Test", "--dir"])
-            .arg(&site)
-            .arg("--passphrase-file")
-            .arg(&passphrase)
-            .status()
-            .unwrap();
-        let err = String::from_utf8_lossy(&err);
-        let raced = err.contains("locked by another process") || site.join("site.json").exists();
-        assert!(status.success() || raced, "{err}");
-        if !status.success() {
-            std::thread::sleep(Duration::from_millis(200));
+/// What a program said.
+pub struct Said {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+impl Said {
+    /// Runs to the end. No run may panic or give the passphrase away.
+    pub fn of(cmd: Cmd) -> Self {
+        let (status, out, err) = cmd.status().unwrap();
+        let said = Self {
+            code: status.code(),
+            out: String::from_utf8(out).unwrap(),
+            err: String::from_utf8(err).unwrap(),
+        };
+        assert!(!said.err.contains("panicked"), "{}", said.err);
+        assert!(!said.err.contains(SECRET) && !said.out.contains(SECRET));
+        said
+    }
+
+    /// Asserts the exit code.
+    pub fn ends(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "out: {}\nerr: {}", self.out, self.err);
+        self
+    }
+
+    /// Asserts success and gives the output.
+    pub fn ok(self) -> String {
+        self.ends(0).out
+    }
+
+    /// Asserts a failure that names its reasons.
+    pub fn fails(self, code: i32, reasons: &[&str]) {
+        let said = self.ends(code);
+        for reason in reasons {
+            assert!(said.err.contains(reason), "{reason:?} is not in {:?}", said.err);
         }
     }
-    site
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap()
+    }
+}
+
+/// A command line in a directory; the arguments are split at spaces.
+pub fn command(program: &str, directory: &Path, line: &str) -> Cmd {
+    Cmd::new(program).args(line.split_whitespace()).dir(directory)
+}
+
+/// A command of a program and its help.
+pub struct Help {
+    pub command: String,
+    /// The examples, without the program's name; a line that ends with a backslash goes on.
+    pub examples: Vec<String>,
+}
+
+/// The help of every command of a program, found as a user finds it: from the first help on. Each fits a terminal of 80
+/// columns and has examples; the first one tells the exit codes.
+pub fn helps(program: &str) -> Vec<Help> {
+    let name = Path::new(program).file_name().unwrap().to_str().unwrap();
+    let mut waiting = vec![String::new()];
+    let mut found = Vec::new();
+    while let Some(command) = waiting.pop() {
+        let text = Said::of(Cmd::new(program).args(command.split_whitespace()).arg("--help")).ok();
+        for line in text.lines() {
+            assert!(line.chars().count() <= 80, "{name} {command}: {line}");
+        }
+        if command.is_empty() {
+            assert!(text.contains("Exit status:"), "{name} does not tell its exit codes");
+        }
+        let (_, examples) = text
+            .split_once("Examples:\n")
+            .unwrap_or_else(|| panic!("{name} {command} has no examples"));
+        let joined = examples.replace("\\\n", " ");
+        let lines = joined.lines().map(|line| {
+            let line = line.trim();
+            line.strip_prefix("sudo ").unwrap_or(line)
+        });
+        let examples: Vec<String> = lines
+            .filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+            .map(|line| line.split(" > ").next().unwrap().replace('"', ""))
+            .collect();
+        assert!(!examples.is_empty(), "{name} {command} has no examples");
+        if let Some((_, commands)) = text.split_once("Commands:\n") {
+            let names = commands
+                .lines()
+                .take_while(|line| !line.is_empty())
+                .filter_map(|line| line.strip_prefix("  ")?.split(' ').next())
+                .filter(|name| !name.is_empty() && *name != "help");
+            waiting.extend(names.map(|name| format!("{command} {name}").trim().to_owned()));
+        }
+        found.push(Help { command, examples });
+    }
+    found
+}
+
+/// Runs a program whose reader has gone away before its first word: it ends with 141 and complains of nothing.
+pub fn assert_closed_pipe(cmd: Cmd) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let child = cmd.spawn(Stdio::from(writer), Stdio::piped()).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    let err = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(141), "{err}");
+    assert!(!err.contains("panicked") && !err.contains("ipe"), "{err}");
+}
+
+/// Starts a program and kills it as soon as `when` is true; false when it ended before.
+pub fn killed(cmd: Cmd, when: impl Fn() -> bool) -> bool {
+    let mut child = cmd.spawn(Stdio::null(), Stdio::null()).unwrap();
+    while !when() {
+        if child.try_wait().unwrap().is_some() {
+            return false;
+        }
+        std::thread::yield_now();
+    }
+    child.kill().unwrap();
+    // A program that ended in the meantime was not killed.
+    child.wait().unwrap().code().is_none()
+}
+
+pub fn is_root() -> bool {
+    fs::metadata("/proc/self").unwrap().uid() == 0
+}
+
+/// Runs a program as an ordinary user who may read the directory; nothing where the tests themselves run as one.
+pub fn as_nobody(program: &str, directory: &Path, line: &str) -> Option<Said> {
+    if !is_root() {
+        eprintln!("could not check: only root can become another user");
+        return None;
+    }
+    // The program may lie below a directory that others may not enter.
+    let place = tempfile::tempdir().unwrap();
+    let copy = place.path().join(Path::new(program).file_name().unwrap());
+    fs::copy(program, &copy).unwrap();
+    for open in [place.path(), directory] {
+        fs::set_permissions(open, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let cmd = Cmd::new("setpriv").args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    Some(Said::of(cmd.arg(copy).args(line.split_whitespace()).dir(directory)))
+}
+
+/// Runs a program while the directory `place` is a disk of this size (as tmpfs knows it) with the same files, in a mount
+/// namespace of its own. Gives what it said and what was on the disk afterwards; nothing where one may not mount.
+pub fn on_small_disk(
+    program: &str,
+    directory: &Path,
+    line: &str,
+    place: &Path,
+    size: &str,
+) -> Option<(Said, BTreeMap<String, Sha256>)> {
+    // To root a new user namespace would only be a hindrance: mounts of the outside are locked in it.
+    let spaces = if is_root() { "-m" } else { "-rm" };
+    let script = "mkdir \"$1.disk\" && mount -t tmpfs -o size=$2 tmpfs \"$1.disk\" && cp -a \"$1/.\" \"$1.disk\" && \
+                  mount --move \"$1.disk\" \"$1\" || exit 77; place=$1; shift 2; \"$@\" >&2; code=$?; \
+                  cd \"$place\" && find . -type f ! -name .lock -exec sha256sum {} +; exit $code";
+    let cmd = Cmd::new("unshare")
+        .args([spaces, "--propagation", "private", "sh", "-c", script, "sh"])
+        .arg(place)
+        .args([size, program])
+        .args(line.split_whitespace())
+        .dir(directory);
+    let said = Said::of(cmd);
+    drop(fs::remove_dir(format!("{}.disk", place.display())));
+    if said.code == Some(77) {
+        eprintln!("could not check: no mount is allowed here: {}", said.err);
+        return None;
+    }
+    let files = said.out.lines().map(|line| {
+        let (digest, name) = line.split_once("  ./").unwrap();
+        (name.to_owned(), digest.parse().unwrap())
+    });
+    let files = files.collect();
+    Some((said, files))
+}
+
+/// The files below a directory and their digests, without locks.
+pub fn contents(directory: &Path) -> BTreeMap<String, Sha256> {
+    let files = files_below(directory).into_iter();
+    files
+        .filter(|path| path.is_file() && !path.ends_with(".lock"))
+        .map(|path| {
+            let name = path.strip_prefix(directory).unwrap().to_str().unwrap().to_owned();
+            (name, Sha256::of_file(&path).unwrap().0)
+        })
+        .collect()
+}
+
+pub fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && !path.is_symlink() {
+            found.extend(files_below(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
 }
 
 /// Copies a tree, modes included.
 pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), &target).unwrap();
+    Cmd::new("cp").arg("-a").arg(from.join(".")).arg(to).run().unwrap();
+}
+
+/// Flips one bit in the middle of a file, in place but not through hard links.
+pub fn flip(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::remove_file(path).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+/// A directory of all tests of all crates, not to be changed but copied. `make` fills it: once for each state of the source
+/// of these crates, and at least once a month, because what is in it may expire.
+pub fn shared(name: &str, crates: &[&str], make: impl FnOnce(&Path)) -> PathBuf {
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::create_dir_all(&place).unwrap();
+    // Each test may be a process of its own.
+    let lock = fs::File::create(place.join("lock")).unwrap();
+    lock.lock().unwrap();
+    let (content, mark) = (place.join("content"), place.join("made-by"));
+    let mut hasher = Hasher::new();
+    for name in crates {
+        for path in files_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name)) {
+            hasher.update(&fs::read(path).unwrap());
         }
     }
-    fs::set_permissions(to, fs::metadata(from).unwrap().permissions()).unwrap();
+    let source = format!("{} {}", now().format("%Y-%m"), hasher.finish().0);
+    if fs::read_to_string(&mark).unwrap_or_default() != source {
+        drop(fs::remove_dir_all(&content));
+        fs::create_dir(&content).unwrap();
+        make(&content);
+        fs::write(mark, source).unwrap();
+    }
+    content
+}
+
+/// The site of all tests. Ten key derivations and three RSA keys take seconds.
+pub fn site() -> &'static Path {
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let make = |place: &Path| {
+            fs::write(place.join("passphrase"), format!("{SECRET}\n")).unwrap();
+            make_site(place, "site");
+        };
+        shared("site", &["signing/src"], make).join("site")
+    })
+}
+
+/// Makes a site in a directory.
+pub fn make_site(directory: &Path, name: &str) -> PathBuf {
+    let plan = Plan {
+        directory: directory.join(name),
+        name: "Test".into(),
+        keys: 3,
+        threshold: 2,
+        root_expires: now() + Duration::days(700),
+    };
+    let site = signing::site::init(&plan, &passphrase(), now(), &mut |_| ()).unwrap();
+    site.directory().to_path_buf()
+}
+
+pub fn passphrase() -> Passphrase {
+    Passphrase::new(SECRET.into()).unwrap()
+}
+
+/// A file with the passphrase.
+pub fn passphrase_file() -> PathBuf {
+    site().with_file_name("passphrase")
+}
+
+pub fn trust() -> PathBuf {
+    site().join("trust")
+}
+
+/// The smallest honest boot image: PE32+ headers and one section.
+pub fn boot_image(section: &str, content: &[u8]) -> Vec<u8> {
+    let size = u32::try_from(content.len().next_multiple_of(0x200)).unwrap();
+    let mut image = vec![0; 0x200 + size as usize];
+    let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, b"MZ");
+    put(0x3c, &[0x40]);
+    put(0x40, b"PE\0\0\x64\x86\x01");
+    put(0x54, &[240]);
+    put(0x58, &[0x0b, 0x02]);
+    put(0x58 + 32, &0x1000u32.to_le_bytes());
+    put(0x58 + 36, &0x200u32.to_le_bytes());
+    put(0x58 + 56, &(0x1000 + size.next_multiple_of(0x1000)).to_le_bytes());
+    put(0x58 + 60, &0x200u32.to_le_bytes());
+    put(0x58 + 68, &[10]);
+    put(0x58 + 108, &[16]);
+    let at = 0x58 + 240;
+    put(at, section.as_bytes());
+    put(at + 8, &u32::try_from(content.len()).unwrap().to_le_bytes());
+    put(at + 12, &0x1000u32.to_le_bytes());
+    put(at + 16, &size.to_le_bytes());
+    put(at + 20, &0x200u32.to_le_bytes());
+    put(0x200, content);
+    image
 }
