@@ -33,6 +33,8 @@ use crate::{rootimage::Identity, roots};
 pub const LABEL: &str = "BASTIDE";
 /// Room on the EFI system partition beside the installer: for an answer file and the file system's own tables.
 const ESP_SPARE: u64 = 4 << 20;
+/// The smallest EFI system partition: firmware and mtools take a FAT of fewer than 65525 clusters for no FAT32.
+const ESP_LEAST: u64 = 34 << 20;
 /// Largest metadata file that is carried.
 const LARGEST_METADATA: u64 = 64 << 20;
 /// zstd's level. On a root image 12 takes four times as long for the same size, 6 is quicker and 3 % larger.
@@ -181,7 +183,7 @@ impl Medium<'_> {
             let mut file = File::create(&to).with_context(|| format!("cannot make {}", to.display()))?;
             client
                 .fetch(&target, &mut file)
-                .with_context(|| format!("cannot take {name}"))?;
+                .with_context(|| format!("cannot take {name} into {}", to.display()))?;
             if part.part == Part::Installer {
                 fs::copy(&to, self.path("installer.efi")).context("cannot copy the installer's boot image")?;
             }
@@ -220,7 +222,8 @@ impl Medium<'_> {
 
     /// A FAT that firmware starts the installer from, and on which a user may put an answer file.
     fn system_partition(&self) -> Result<()> {
-        let size = fs::metadata(self.path("installer.efi"))?.len() + ESP_SPARE;
+        let installer = fs::metadata(self.path("installer.efi"))?.len();
+        let size = (installer + ESP_SPARE).max(ESP_LEAST);
         let image = self.path("out/esp.img");
         File::create(&image)
             .and_then(|file| file.set_len(size.next_multiple_of(1 << 20)))

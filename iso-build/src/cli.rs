@@ -14,7 +14,22 @@ use crate::{assemble, build, inspect, sign};
 
 /// Builds the host image and the bootable medium from a snapshot, without a network.
 #[derive(Debug, Parser)]
-#[command(name = "bastide-iso", version, max_term_width = 80)]
+#[command(
+    name = "bastide-iso",
+    version,
+    max_term_width = 80,
+    after_long_help = "Exit status: 0 done, 1 failed, 2 wrong command line, 3 refused (a build that is
+not the published one, a private key where everybody can read it).
+
+Examples:
+  sudo bastide-iso build --store store --snapshot base --version 1.0.0 \\
+      --trust site/trust --source . --out build-1.0.0
+  bastide-iso sign --build build-1.0.0 --site site \\
+      --passphrase-file passphrase
+  sudo bastide-iso assemble --build build-1.0.0 --repo repository \\
+      --site site --passphrase-file passphrase --out bastide-1.0.0.iso
+  bastide-iso inspect bastide-1.0.0.iso"
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -23,14 +38,18 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Build the parts of a release from a snapshot.
-    #[command(after_long_help = "Examples:
+    #[command(
+        override_usage = "bastide-iso build [OPTIONS] --store <DIR> --snapshot <NAME> \\
+           --version <VERSION> --trust <DIR> --out <DIR>",
+        after_long_help = "Examples:
   Build version 1.0.0 of the channel stable from the snapshot `base`:
     sudo bastide-iso build --store store --snapshot base --version 1.0.0 \\
       --trust site/trust --source . --out build-1.0.0
 
   Say what would be made anew, and make nothing:
     bastide-iso build --dry-run --store store --snapshot base \\
-      --version 1.0.0 --trust site/trust --source . --out build-1.0.0")]
+      --version 1.0.0 --trust site/trust --source . --out build-1.0.0"
+    )]
     Build(BuildArgs),
     /// Sign the boot images of a build with a site's Secure Boot key.
     #[command(after_long_help = "Examples:
