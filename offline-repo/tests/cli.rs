@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use offline_repo::bundle::BundleSource;
 use signing::process::Cmd;
-use support::{Said, build, flip, make_site, passphrase_file, repo, site, trust};
+use support::common::{self, assert_closed_pipe, contents};
+use support::{PROGRAM, Said, build, flip, other_site, passphrase_file, published, repo, site, trust};
 
 /// A low side with a repository.
 struct Low {
@@ -25,8 +26,24 @@ impl Low {
         }
     }
 
+    /// With release 1.0.0 and its bundle.
+    fn published() -> Self {
+        let low = Self::new();
+        common::copy(&published(), low.directory.path());
+        low
+    }
+
     fn at(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
+    }
+
+    /// A command line in the directory, words split at spaces.
+    fn command(&self, line: &str) -> Cmd {
+        common::command(PROGRAM, self.directory.path(), line)
+    }
+
+    fn run(&self, line: &str) -> Said {
+        Said::of(self.command(line))
     }
 
     fn repository(&self) -> PathBuf {
@@ -129,25 +146,22 @@ fn a_release_goes_from_a_build_to_a_gateway() {
 
 #[test]
 fn a_gateway_exports_in_turn() {
-    let low = Low::new();
-    low.publish("1.0.0").ends(0);
-    let bundle = low.export("1.bundle", &[]);
+    let low = Low::published();
+    let bundle = low.at("1.bundle");
     low.import(&bundle, &[]).ends(0);
     let again = low.at("again.bundle");
     let trust = trust().display().to_string();
     let (gateway, out) = (low.at("gateway").display().to_string(), again.display().to_string());
     repo(["export", "--repo", &gateway, "--out", &out, "--trust", &trust]).ends(0);
-    assert_eq!(
-        fs::read(bundle).unwrap(),
-        fs::read(again).unwrap(),
+    assert!(
+        fs::read(bundle).unwrap() == fs::read(again).unwrap(),
         "the same content gives the same bundle"
     );
 }
 
 #[test]
 fn publishing_twice_changes_nothing_and_another_content_is_refused() {
-    let low = Low::new();
-    low.publish("1.0.0").ends(0);
+    let low = Low::published();
     let timestamp = fs::read(low.at("repository/metadata/timestamp.json")).unwrap();
     let said = low.publish("1.0.0").ends(0);
     assert!(said.out.contains("already published"), "{}", said.out);
@@ -166,8 +180,7 @@ fn publishing_twice_changes_nothing_and_another_content_is_refused() {
 
 #[test]
 fn signatures_are_renewed_without_a_build() {
-    let low = Low::new();
-    low.publish("1.0.0").ends(0);
+    let low = Low::published();
     let mut args: Vec<PathBuf> = vec!["publish".into(), "--repo".into(), low.repository(), "--json".into()];
     args.extend([
         "--site".into(),
@@ -195,8 +208,7 @@ fn signatures_are_renewed_without_a_build() {
 
 #[test]
 fn a_build_that_is_not_what_it_says_is_not_published() {
-    let low = Low::new();
-    low.publish("1.0.0").ends(0);
+    let low = Low::published();
     let before = fs::read(low.at("repository/metadata/timestamp.json")).unwrap();
     let build = build(low.directory.path(), "1.1.0");
     flip(&build.join("root.erofs"));
@@ -213,8 +225,7 @@ fn a_build_that_is_not_what_it_says_is_not_published() {
 
 #[test]
 fn an_altered_repository_is_neither_exported_nor_signed_again() {
-    let low = Low::new();
-    low.publish("1.0.0").ends(0);
+    let low = Low::published();
     let out = low.at("x.bundle").display().to_string();
     let repository = low.repository().display().to_string();
     let parts = fs::read_dir(low.at("repository/targets/host/1.0.0")).unwrap();
@@ -231,9 +242,8 @@ fn an_altered_repository_is_neither_exported_nor_signed_again() {
 
 #[test]
 fn an_older_bundle_is_refused() {
-    let low = Low::new();
-    low.publish("1.0.0").ends(0);
-    let first = low.export("1.bundle", &[]);
+    let low = Low::published();
+    let first = low.at("1.bundle");
     low.publish("1.1.0").ends(0);
     let second = low.export("2.bundle", &["--version", "1.0.0", "--version", "1.1.0"]);
     low.import(&second, &[]).ends(0);
@@ -255,9 +265,8 @@ fn expired_metadata_is_refused_and_named_when_it_is_made() {
 
 #[test]
 fn a_bundle_that_was_tampered_with_is_refused() {
-    let low = Low::new();
-    low.publish("1.0.0").ends(0);
-    let good = low.export("good.bundle", &[]);
+    let low = Low::published();
+    let good = low.at("1.bundle");
     let bad = low.at("bad.bundle");
     let refuse = |why: &str, change: &Change<'_>| {
         let said = low.import(&edit(&good, &bad, change), &[]).ends(3);
@@ -295,9 +304,8 @@ fn a_bundle_that_was_tampered_with_is_refused() {
 
 #[test]
 fn a_bundle_with_something_more_in_it_is_refused() {
-    let low = Low::new();
-    low.publish("1.0.0").ends(0);
-    let good = low.export("good.bundle", &[]);
+    let low = Low::published();
+    let good = low.at("1.bundle");
     let bad = low.at("bad.bundle");
     for (name, why) in [
         (
@@ -321,9 +329,8 @@ fn a_bundle_with_something_more_in_it_is_refused() {
 
 #[test]
 fn cut_and_foreign_files_are_refused() {
-    let low = Low::new();
-    low.publish("1.0.0").ends(0);
-    let good = fs::read(low.export("good.bundle", &[])).unwrap();
+    let low = Low::published();
+    let good = fs::read(low.at("1.bundle")).unwrap();
     let bad = low.at("bad.bundle");
     for cut in [0, 100, 512, 1536, good.len() / 2, good.len() - 512] {
         fs::write(&bad, &good[..cut]).unwrap();
@@ -337,94 +344,188 @@ fn cut_and_foreign_files_are_refused() {
 
 #[test]
 fn the_bundle_of_another_site_is_refused() {
-    let low = Low::new();
-    low.publish("1.0.0").ends(0);
-    let bundle = low.export("1.bundle", &[]);
-    let other = make_site(low.directory.path(), "other-site");
-    let said = low.import_with(&bundle, &other.join("trust"), &[]).ends(3);
+    let low = Low::published();
+    let bundle = low.at("1.bundle");
+    let said = low.import_with(&bundle, &other_site().join("trust"), &[]).ends(3);
     assert!(!low.at("gateway/metadata/timestamp.json").exists(), "{}", said.err);
+}
+
+/// The words of `publish` in a directory that holds `site` and `passphrase`.
+const PUBLISH: &str = "publish --repo repository --site site --passphrase-file passphrase --release build-1.1.0";
+
+/// With all that the command lines below speak of.
+fn furnished() -> Low {
+    let low = Low::published();
+    build(low.directory.path(), "1.1.0");
+    std::os::unix::fs::symlink(site(), low.at("site")).unwrap();
+    fs::copy(passphrase_file(), low.at("passphrase")).unwrap();
+    low
 }
 
 #[test]
 fn a_full_disk_leaves_no_bundle_and_no_release() {
-    let low = Low::new();
-    low.publish("1.0.0").ends(0);
-    let (probe, _, _) = Cmd::new("unshare")
-        .args(["-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"])
-        .status()
-        .unwrap();
-    if !probe.success() {
-        println!("could not check: this machine allows no mount in a namespace");
-        return;
+    let low = furnished();
+    for name in ["stick", "gateway"] {
+        fs::create_dir(low.at(name)).unwrap();
     }
-    let small = low.at("small");
-    fs::create_dir(&small).unwrap();
-    // The size is a page or two: not even the metadata fits. The listing shows what is left of the attempt.
-    let script = "mount -t tmpfs -o size=8k tmpfs \"$1\" && place=$1 && shift && { \"$@\"; code=$?; ls -A \"$place\"; exit $code; }";
-    let out = small.join("1.bundle");
-    let (status, left, err) = Cmd::new("unshare")
-        .args(["-rm", "sh", "-c", script, "sh"])
-        .arg(&small)
-        .args([env!("CARGO_BIN_EXE_bastide-repo"), "export", "--repo"])
-        .arg(low.repository())
-        .arg("--out")
-        .arg(out)
-        .status()
-        .unwrap();
-    let err = String::from_utf8_lossy(&err).into_owned();
-    assert_eq!(status.code(), Some(1), "{err}");
-    assert!(err.contains("No space left"), "{err}");
-    assert_eq!(String::from_utf8_lossy(&left), "", "something half-written is left");
+    fs::write(low.at("stick/1.bundle"), "old").unwrap();
+    let used = |name: &str| -> u64 {
+        let pages = |path: PathBuf| path.metadata().unwrap().len().div_ceil(4096) * 4;
+        let files = common::files_below(&low.at(name)).into_iter().map(pages);
+        files.sum::<u64>() + 64
+    };
+    let repository = format!("{}k", used("repository"));
+    for (line, place, size) in [
+        ("export --repo repository --out stick/1.bundle", "stick", "8k"),
+        (PUBLISH, "repository", repository.as_str()),
+        ("import 1.bundle --repo gateway --trust site/trust", "gateway", "128k"),
+    ] {
+        let before = contents(&low.at(place));
+        let Some((said, mut left)) = common::on_small_disk(PROGRAM, low.directory.path(), line, &low.at(place), size)
+        else {
+            return;
+        };
+        said.fails(1, &["No space left"]);
+        // What was taken in of a release that is not whole names itself by its digest, and is no release.
+        left.retain(|name, _| {
+            !name.starts_with("targets/host/1.1.0/") && place != "gateway" || name.ends_with("timestamp.json")
+        });
+        assert_eq!(left, before, "{line}");
+    }
+    // With room again, the same works.
+    low.run(PUBLISH).ok();
+    low.run("import 1.bundle --repo gateway --trust site/trust").ok();
+}
+
+/// The recipe: kill a run once it has written so much, look, and run it again.
+#[test]
+fn a_killed_run_leaves_nothing_half_visible_and_the_next_one_does_it() {
+    let low = furnished();
+    let mut killed = 0;
+    let versions = |place: &str| low.list(&low.at(place))["releases"].as_array().unwrap().len();
+    let import = "import 1.bundle --repo gateway --trust site/trust";
+    for sign in [
+        "gateway/datastore/root.json",
+        "gateway/targets/host/1.0.0",
+        "gateway/metadata/1.root.json",
+    ] {
+        drop(fs::remove_dir_all(low.at("gateway")));
+        killed += u32::from(common::killed(low.command(import), || low.at(sign).exists()));
+        if low.at("gateway/metadata/timestamp.json").exists() {
+            assert_eq!(versions("gateway"), 1, "{sign}");
+        }
+        low.run(import).ok();
+        assert_eq!(versions("gateway"), 1);
+    }
+    for sign in ["repository/targets/host/1.1.0", "repository/metadata/2.host.json"] {
+        drop(fs::remove_dir_all(low.at("repository")));
+        common::copy(&published().join("repository"), &low.at("repository"));
+        killed += u32::from(common::killed(low.command(PUBLISH), || low.at(sign).exists()));
+        let timestamp: serde_json::Value =
+            serde_json::from_slice(&fs::read(low.at("repository/metadata/timestamp.json")).unwrap()).unwrap();
+        let seen = if timestamp["signed"]["version"] == 1 { 1 } else { 2 };
+        assert_eq!(versions("repository"), seen, "{sign}");
+        low.run(PUBLISH).ok();
+        assert_eq!(versions("repository"), 2);
+    }
+    fs::create_dir(low.at("stick")).unwrap();
+    let begun = || fs::read_dir(low.at("stick")).unwrap().next().is_some();
+    let export = "export --repo repository --version 1.0.0 --level 19 --out stick/1.bundle";
+    killed += u32::from(common::killed(low.command(export), begun));
+    if !low.at("stick/1.bundle").exists() {
+        low.run(export).ok();
+    }
+    assert_eq!(versions("stick/1.bundle"), 2);
+    assert!(killed > 0, "every run was over before it could be killed");
+}
+
+#[test]
+fn unknown_keys_and_foreign_facts_are_named() {
+    let low = furnished();
+    let facts = fs::read_to_string(low.at("build-1.1.0/release.json")).unwrap();
+    fs::write(
+        low.at("build-1.1.0/release.json"),
+        facts.replacen('{', "{\"surprise\": 1,", 1),
+    )
+    .unwrap();
+    low.run(PUBLISH).fails(1, &["release.json", "surprise"]);
+    for foreign in ["", "{", "[]", &facts[..facts.len() / 2]] {
+        fs::write(low.at("build-1.1.0/release.json"), foreign).unwrap();
+        low.run(PUBLISH).fails(1, &["release.json"]);
+    }
+    let bad = edit(&low.at("1.bundle"), &low.at("bad.bundle"), |name, content| match name {
+        "bundle.json" => Some(
+            String::from_utf8(content)
+                .unwrap()
+                .replacen('{', "{\"surprise\": 1,", 1)
+                .into_bytes(),
+        ),
+        _ => Some(content),
+    });
+    assert!(low.import(&bad, &[]).ends(3).err.contains("surprise"));
+    low.run("list nowhere").fails(1, &["nowhere"]);
+    low.run("list passphrase").fails(3, &["passphrase"]);
+    low.run("list build-1.1.0")
+        .fails(1, &["build-1.1.0 is not a repository"]);
+    low.run("export --repo nowhere --out x.bundle").fails(1, &["nowhere"]);
+    low.run("import 1.bundle --repo gateway --trust nowhere")
+        .fails(1, &["nowhere"]);
+}
+
+/// As an ordinary user, where the tests run as root: the super-user may write everywhere.
+#[test]
+fn no_permission_is_named() {
+    let low = furnished();
+    let run = |line: &str| common::as_nobody(PROGRAM, low.directory.path(), line);
+    let Some(said) = run("list repository") else {
+        return;
+    };
+    said.ok();
+    let fails = |line: &str, reasons: &[&str]| run(line).unwrap().fails(1, reasons);
+    fails(PUBLISH, &["ermission denied"]);
+    fails(
+        "export --repo repository --out x.bundle",
+        &["x.bundle", "Permission denied"],
+    );
+    fails(
+        "import 1.bundle --repo gateway --trust site/trust",
+        &["gateway", "Permission denied"],
+    );
+    for name in ["specs", "keyrings"] {
+        common::copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join(name), &low.at(name));
+    }
+    fails("mirror specs/base.toml --store store", &["store", "Permission denied"]);
+    assert!(!low.at("x.bundle").exists() && !low.at("gateway").exists() && !low.at("store").exists());
 }
 
 #[test]
 fn a_closed_pipe_is_no_panic() {
-    let low = Low::new();
-    low.publish("1.0.0").ends(0);
-    let script = "\"$1\" list \"$2\" --json | true; echo \"${PIPESTATUS[0]}\"";
-    let (_, out, err) = Cmd::new("bash")
-        .args(["-c", script, "bash", env!("CARGO_BIN_EXE_bastide-repo")])
-        .arg(low.repository())
-        .status()
-        .unwrap();
-    // The reader may go before or after the last line: what was not read is no success, and says so without a word.
-    let code = String::from_utf8_lossy(&out).trim().to_owned();
-    assert!(["0", "141"].contains(&code.as_str()), "{code}");
-    assert_eq!(String::from_utf8_lossy(&err), "");
+    let low = furnished();
+    for line in [
+        "list repository",
+        "list repository --json",
+        "export --repo repository --out x.bundle --json",
+    ] {
+        assert_closed_pipe(low.command(line));
+    }
 }
 
 #[test]
-fn help_is_narrow_and_its_examples_work() {
-    let low = Low::new();
-    build(low.directory.path(), "1.0.0");
+fn the_examples_in_the_help_work() {
+    let low = furnished();
     fs::create_dir(low.at("build")).unwrap();
+    build(low.directory.path(), "1.0.0");
     fs::rename(low.at("build-1.0.0"), low.at("build/1.0.0")).unwrap();
     for directory in ["stick", "store/pool", "store/snapshots"] {
         fs::create_dir_all(low.at(directory)).unwrap();
     }
-    std::os::unix::fs::symlink(site(), low.at("site")).unwrap();
-    fs::copy(passphrase_file(), low.at("passphrase")).unwrap();
-    let mut seen = 0;
-    for command in ["mirror", "verify-snapshot", "publish", "export", "import", "list", ""] {
-        let args = [command, "--help"].into_iter().filter(|arg| !arg.is_empty());
-        let help = repo(args).ends(0).out;
-        assert!(
-            help.lines().all(|line| line.chars().count() <= 80),
-            "{command}: a line is too long"
-        );
-        let examples = help.split("Examples:\n").nth(1).unwrap().replace("\\\n", " ");
-        for example in examples.lines().filter(|line| line.trim().starts_with("bastide-repo")) {
-            let mut words = example.split_whitespace().skip(1);
-            let mut cmd = Cmd::new(env!("CARGO_BIN_EXE_bastide-repo")).dir(low.directory.path());
-            cmd = cmd.args(words.by_ref());
-            // These two need a mirror: only their words are judged.
-            if example.contains("mirror ") || example.contains("verify-snapshot ") {
-                cmd = cmd.arg("--help");
-            }
-            let (status, _, err) = cmd.status().unwrap();
-            assert!(status.success(), "{example}: {}", String::from_utf8_lossy(&err));
-            seen += 1;
-        }
+    let mut helps = common::helps(PROGRAM);
+    let order = ["mirror", "verify-snapshot", "publish", "export", "import", "list", ""];
+    helps.sort_by_key(|help| order.iter().position(|&command| command == help.command));
+    for example in helps.into_iter().flat_map(|help| help.examples) {
+        // These two need a mirror: only their words are judged.
+        let judged = example.starts_with("mirror ") || example.starts_with("verify-snapshot ");
+        low.run(&format!("{example}{}", if judged { " --help" } else { "" }))
+            .ok();
     }
-    assert!(seen > 12, "{seen}");
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use chrono::Duration;
 use signing::clock::now;
 use signing::process::Cmd;
-use support::{Archive, Deb, Said, deb, flip, repo};
+use support::{Archive, Deb, PROGRAM, Said, common, deb, flip, repo};
 
 fn three() -> Vec<Deb> {
     vec![
@@ -369,23 +369,12 @@ fn a_view_of_a_snapshot_is_an_archive_that_apt_takes() {
 fn a_full_disk_is_named_and_harms_nothing() {
     let low = Low::new();
     fs::create_dir(&low.store).unwrap();
-    let script = "mount -t tmpfs -o size=40k tmpfs \"$1\" && shift && \"$@\"";
-    let mut args = vec!["-rm".to_owned(), "sh".into(), "-c".into(), script.into(), "sh".into()];
-    args.push(low.store.display().to_string());
-    args.push(env!("CARGO_BIN_EXE_bastide-repo").to_owned());
-    args.extend(low.args(&[]));
-    let (probe, _, _) = Cmd::new("unshare")
-        .args(["-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"])
-        .status()
-        .unwrap();
-    if !probe.success() {
-        println!("could not check: this machine allows no mount in a namespace");
+    let line = low.args(&[]).join(" ");
+    let place = low.archive.directory.path();
+    let Some((said, _)) = common::on_small_disk(PROGRAM, place, &line, &low.store, "40k") else {
         return;
-    }
-    let (status, _, err) = Cmd::new("unshare").args(args).status().unwrap();
-    let err = String::from_utf8_lossy(&err).into_owned();
-    assert_eq!(status.code(), Some(1), "{err}");
-    assert!(err.contains("No space left"), "{err}");
+    };
+    said.fails(1, &["No space left"]);
     // With room again, the same store works.
     low.mirror(&[]).ends(0);
     low.verify().ends(0);

@@ -1,65 +1,34 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! What the tests of this crate are made of: a small Debian archive with its own key, a site, and builds.
 
-#![allow(dead_code, clippy::unwrap_used)]
+#![allow(dead_code, unused_imports, clippy::unwrap_used)]
+
+#[path = "../../../signing/tests/common/mod.rs"]
+pub mod common;
 
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
-use std::sync::OnceLock;
 
 use chrono::{DateTime, Duration, Utc};
+pub use common::{Said, flip, other_site, passphrase_file, site, trust};
+use offline_repo::export::{LEVEL, Selection, export};
+use offline_repo::publish;
+use offline_repo::repository::Repository;
 use sequoia_openpgp as openpgp;
 use sequoia_openpgp::serialize::SerializeInto;
 use sequoia_openpgp::serialize::stream::{Message, Signer};
 use signing::clock::now;
 use signing::digest::Sha256;
-use signing::keys::Passphrase;
 use signing::process::Cmd;
 use signing::release::{Part, PartFile, Release};
-use signing::site::{Plan, Site};
+use signing::site::Site;
 
-/// What a run of `bastide-repo` said.
-pub struct Said {
-    pub status: ExitStatus,
-    pub out: String,
-    pub err: String,
-}
-
-impl Said {
-    /// Asserts the exit code and gives both outputs.
-    pub fn ends(self, code: i32) -> Self {
-        assert_eq!(self.status.code(), Some(code), "out: {}\nerr: {}", self.out, self.err);
-        self
-    }
-
-    pub fn json(&self) -> serde_json::Value {
-        serde_json::from_str(&self.out).unwrap()
-    }
-}
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_bastide-repo");
 
 /// Runs `bastide-repo`.
 pub fn repo<A: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = A>) -> Said {
-    let (status, out, err) = Cmd::new(env!("CARGO_BIN_EXE_bastide-repo"))
-        .args(args)
-        .status()
-        .unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Said {
-        status,
-        out: text(out),
-        err: text(err),
-    }
-}
-
-/// Flips one bit in the middle of a file, in place but not through hard links.
-pub fn flip(path: &Path) {
-    let mut bytes = fs::read(path).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::remove_file(path).unwrap();
-    fs::write(path, bytes).unwrap();
+    Said::of(Cmd::new(PROGRAM).args(args))
 }
 
 /// A package of the archive.
@@ -196,46 +165,25 @@ impl Archive {
     }
 }
 
-const PASSPHRASE: &str = "correct horse battery";
-
-/// One site for all tests and all runs: its keys are slow to make, and each test may be a process of its own.
-pub fn site() -> &'static Path {
-    static MADE: OnceLock<PathBuf> = OnceLock::new();
-    MADE.get_or_init(|| {
-        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("offline-repo-site");
-        fs::create_dir_all(&directory).unwrap();
-        let lock = fs::File::create(directory.join("lock")).unwrap();
-        lock.lock().unwrap();
-        let path = directory.join("site");
-        let fresh = |site: Site| site.facts().created + Duration::days(300) > now();
-        if !Site::open(&path).is_ok_and(fresh) {
-            drop(fs::remove_dir_all(&path));
-            fs::write(directory.join("passphrase"), PASSPHRASE).unwrap();
-            make_site(&directory, "site");
-        }
-        path
+/// The repository of one release, 1.0.0, and the bundle with it. They are not to be changed, but copied.
+pub fn published() -> PathBuf {
+    let sources = ["signing/src", "offline-repo/src", "offline-repo/tests/support"];
+    common::shared("offline-repo", &sources, |place| {
+        let site = Site::open(site()).unwrap();
+        let repository = Repository::create(&place.join("repository")).unwrap();
+        let options = publish::Options {
+            site: &site,
+            passphrase: &common::passphrase(),
+            build: Some(&build(place, "1.0.0")),
+            expires: None,
+            now: now(),
+            mode: publish::Mode::Write,
+        };
+        publish::publish(&repository, &options, &mut |_, _| ()).unwrap();
+        let root = repository.own_root().unwrap();
+        let out = place.join("1.bundle");
+        export(&repository, &root, &Selection::Newest, LEVEL, &out, &mut |_, _| ()).unwrap();
     })
-}
-
-pub fn make_site(directory: &Path, name: &str) -> PathBuf {
-    let plan = Plan {
-        directory: directory.join(name),
-        name: "Test".into(),
-        keys: 3,
-        threshold: 2,
-        root_expires: now() + Duration::days(700),
-    };
-    let passphrase = Passphrase::new(PASSPHRASE.into()).unwrap();
-    let site: Site = signing::site::init(&plan, &passphrase, now(), &mut |_| ()).unwrap();
-    site.directory().to_path_buf()
-}
-
-pub fn passphrase_file() -> PathBuf {
-    site().parent().unwrap().join("passphrase")
-}
-
-pub fn trust() -> PathBuf {
-    site().join("trust")
 }
 
 /// A build's directory with small parts.

@@ -277,6 +277,12 @@ pub fn site() -> &'static Path {
     })
 }
 
+/// A second site, a stranger to the first.
+pub fn other_site() -> PathBuf {
+    let make = |place: &Path| drop(make_site(place, "site"));
+    shared("other-site", &["signing/src"], make).join("site")
+}
+
 /// Makes a site in a directory.
 pub fn make_site(directory: &Path, name: &str) -> PathBuf {
     let plan = Plan {
