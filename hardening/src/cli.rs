@@ -137,6 +137,7 @@ struct HostArgs {
 #[derive(Debug, Subcommand)]
 enum ProfileCommand {
     /// List the profiles, or the checks of one
+    #[command(after_long_help = "Examples:\n  bastide-audit profile list\n  bastide-audit profile list base --json\n")]
     List {
         /// The profile
         name: Option<String>,
@@ -145,12 +146,18 @@ enum ProfileCommand {
         json: bool,
     },
     /// Say what a check looks at, why, and what to do
+    #[command(
+        after_long_help = "Examples:\n  bastide-audit profile explain SSH-01\n  bastide-audit profile explain BOOT-01 --json\n"
+    )]
     Explain {
         /// The check, such as SSH-01
         check: String,
         /// The profile
         #[arg(long, default_value = "base")]
         profile: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -308,7 +315,7 @@ fn profile(command: ProfileCommand) -> Result<ExitCode> {
                 }
             }
         }
-        ProfileCommand::Explain { check, profile } => {
+        ProfileCommand::Explain { check, profile, json } => {
             let profile = Profile::shipped(&profile)?;
             let check = profile.check(&check).ok_or_else(|| {
                 anyhow!(
@@ -316,6 +323,10 @@ fn profile(command: ProfileCommand) -> Result<ExitCode> {
                     profile.name
                 )
             })?;
+            if json {
+                writeln!(out, "{}", serde_json::to_string_pretty(&described(check))?)?;
+                return Ok(ExitCode::SUCCESS);
+            }
             writeln!(out, "{}: {}", check.id, check.title)?;
             writeln!(out, "\n  why         {}", check.rationale)?;
             writeln!(out, "  looks at    {}", check.rule.words())?;

@@ -18,6 +18,7 @@ use offline_repo::repository::Repository;
 use offline_repo::upstream::Policy;
 use signing::clock::now;
 use signing::release::Part;
+use support::common;
 use support::medium::Recipe;
 use support::{Tamper, part};
 
@@ -169,9 +170,7 @@ fn a_root_without_its_openpgp_signature_fails() {
 #[test]
 fn a_repository_of_another_site_fails() {
     let world = World::new(Tamper::None);
-    let directory = tempfile::tempdir().unwrap();
-    let other = support::make_site(directory.path());
-    let trust = Trust::open(&other.trust_dir()).unwrap();
+    let trust = Trust::open(&common::other_site().join("trust")).unwrap();
     let policy = support::upstream().policy();
     let question = Question {
         trust: &trust,
@@ -371,7 +370,7 @@ fn another_boot_image_fails() {
 
     let world = World::new(Tamper::None);
     let unsigned = world.directory.path().join("unsigned.efi");
-    fs::write(&unsigned, support::boot_image(".cmdline", "x")).unwrap();
+    fs::write(&unsigned, support::boot_image(".cmdline", b"x")).unwrap();
     let report = world.audit_iso(&Recipe {
         boot: Some(&unsigned),
         ..Recipe::default()

@@ -2,8 +2,10 @@
 //! What the tests of this crate are made of: a site, an upstream with its own key, signed releases, and media.
 //! Everything is made by the code that makes the real thing; only sizes are small.
 
-#![allow(dead_code, clippy::unwrap_used, clippy::panic)]
+#![allow(dead_code, unused_imports, clippy::unwrap_used, clippy::panic)]
 
+#[path = "../../../signing/tests/common/mod.rs"]
+pub mod common;
 pub mod host;
 pub mod medium;
 
@@ -11,10 +13,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
 use std::sync::OnceLock;
 
 use chrono::{DateTime, Duration, Utc};
+pub use common::{Said, boot_image, copy, flip, passphrase, trust};
 use offline_repo::publish::{Mode, Options, publish};
 use offline_repo::repository::Repository;
 use offline_repo::upstream::Policy;
@@ -25,34 +27,24 @@ use sequoia_openpgp::serialize::stream::{Message, Signer};
 use serde_json::{Value, json};
 use signing::clock::now;
 use signing::digest::Sha256;
-use signing::keys::Passphrase;
 use signing::process::Cmd;
 use signing::release::{Part, PartFile, Release};
 use signing::secureboot::sign_pe;
-use signing::site::{Plan, Site};
+use signing::site::Site;
 
-const PASSPHRASE: &str = "correct horse battery";
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_bastide-audit");
 
-/// What a run of `bastide-audit` said.
-pub struct Said {
-    pub status: ExitStatus,
-    pub out: String,
-    pub err: String,
+/// What a report in JSON says.
+pub trait Findings {
+    /// Asserts that a finding of this identifier ended so, and gives its text.
+    fn finding(&self, id: &str, outcome: &str) -> String;
+
+    /// Every finding that failed, for a message.
+    fn failures(&self) -> String;
 }
 
-impl Said {
-    /// Asserts the exit code.
-    pub fn ends(self, code: i32) -> Self {
-        assert_eq!(self.status.code(), Some(code), "out: {}\nerr: {}", self.out, self.err);
-        self
-    }
-
-    pub fn json(&self) -> Value {
-        serde_json::from_str(&self.out).unwrap()
-    }
-
-    /// Asserts that a finding of this identifier ended so, and gives its text.
-    pub fn finding(&self, id: &str, outcome: &str) -> String {
+impl Findings for Said {
+    fn finding(&self, id: &str, outcome: &str) -> String {
         let report = self.json();
         let mut found = Vec::new();
         for section in report["sections"].as_array().unwrap() {
@@ -65,8 +57,7 @@ impl Said {
             .to_owned()
     }
 
-    /// Every finding that failed, for a message.
-    pub fn failures(&self) -> String {
+    fn failures(&self) -> String {
         let report = self.json();
         let mut all = Vec::new();
         for section in report["sections"].as_array().unwrap() {
@@ -91,51 +82,26 @@ fn collect<'a>(findings: &'a Value, id: &str, found: &mut Vec<&'a Value>) {
 
 /// Runs `bastide-audit`.
 pub fn audit<A: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = A>) -> Said {
-    let (status, out, err) = Cmd::new(env!("CARGO_BIN_EXE_bastide-audit"))
-        .args(args)
-        .status()
-        .unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Said {
-        status,
-        out: text(out),
-        err: text(err),
-    }
+    Said::of(Cmd::new(PROGRAM).args(args))
 }
 
-/// What all tests share: keys are slow to make, and each test may be a process of its own. Made once a day, under a lock.
+/// What all tests share: an upstream's key, and a repository of one release.
 fn shared() -> &'static Path {
     static MADE: OnceLock<PathBuf> = OnceLock::new();
     MADE.get_or_init(|| {
-        let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bastide-audit-shared");
-        fs::create_dir_all(&place).unwrap();
-        let lock = fs::File::create(place.join("lock")).unwrap();
-        lock.lock().unwrap();
-        let today = place.join(now().format("%Y-%m-%d").to_string());
-        if !today.join("done").exists() {
-            for old in fs::read_dir(&place)
-                .unwrap()
-                .map(|entry| entry.unwrap().path())
-                .filter(|path| path.is_dir())
-            {
-                fs::remove_dir_all(old).unwrap();
-            }
-            fs::create_dir(&today).unwrap();
-            make_site(&today);
-            fs::write(today.join("upstream.tsk"), upstream_key().as_tsk().to_vec().unwrap()).unwrap();
-            let site = Site::open(&today.join("site")).unwrap();
-            let upstream = Upstream::read(&today.join("upstream.tsk"));
-            publish_release(&today, "1.0.0", &upstream, Tamper::None, &site);
-            fs::write(today.join("done"), "").unwrap();
-        }
-        today
+        let sources = ["signing/src", "offline-repo/src", "hardening/tests/support"];
+        common::shared("hardening", &sources, |place| {
+            fs::write(place.join("upstream.tsk"), upstream_key().as_tsk().to_vec().unwrap()).unwrap();
+            let upstream = Upstream::read(&place.join("upstream.tsk"));
+            publish_release(place, "1.0.0", &upstream, Tamper::None, site());
+        })
     })
 }
 
 /// The site of all tests.
 pub fn site() -> &'static Site {
     static OPEN: OnceLock<Site> = OnceLock::new();
-    OPEN.get_or_init(|| Site::open(&shared().join("site")).unwrap())
+    OPEN.get_or_init(|| Site::open(common::site()).unwrap())
 }
 
 /// The upstream of all tests.
@@ -147,39 +113,6 @@ pub fn upstream() -> &'static Upstream {
 /// The untampered repository of one release. It is not to be changed, but copied.
 pub fn honest() -> PathBuf {
     shared().join("repository")
-}
-
-pub fn make_site(directory: &Path) -> Site {
-    let plan = Plan {
-        directory: directory.join("site"),
-        name: "Test".into(),
-        keys: 3,
-        threshold: 2,
-        root_expires: now() + Duration::days(700),
-    };
-    signing::site::init(&plan, &passphrase(), now(), &mut |_| ()).unwrap()
-}
-
-pub fn passphrase() -> Passphrase {
-    Passphrase::new(PASSPHRASE.into()).unwrap()
-}
-
-pub fn trust() -> PathBuf {
-    site().trust_dir()
-}
-
-/// Flips one bit in the middle of a file.
-pub fn flip(path: &Path) {
-    let mut bytes = fs::read(path).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::remove_file(path).unwrap();
-    fs::write(path, bytes).unwrap();
-}
-
-/// Copies a directory.
-pub fn copy(from: &Path, to: &Path) {
-    Cmd::new("cp").arg("-a").arg(from).arg(to).run().unwrap();
 }
 
 /// Upstream: an archive of two packages that is signed with a key of its own.
@@ -337,33 +270,6 @@ impl Upstream {
     }
 }
 
-/// The smallest honest boot image: PE32+ headers and one section with a command line.
-pub fn boot_image(section: &str, content: &str) -> Vec<u8> {
-    let mut image = vec![0; 0x400];
-    let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
-    put(0, b"MZ");
-    put(0x3c, &[0x40]);
-    put(0x40, b"PE\0\0");
-    put(0x44, &0x8664u16.to_le_bytes());
-    put(0x46, &1u16.to_le_bytes());
-    put(0x54, &240u16.to_le_bytes());
-    put(0x58, &0x20bu16.to_le_bytes());
-    put(0x58 + 32, &0x1000u32.to_le_bytes());
-    put(0x58 + 36, &0x200u32.to_le_bytes());
-    put(0x58 + 56, &0x2000u32.to_le_bytes());
-    put(0x58 + 60, &0x200u32.to_le_bytes());
-    put(0x58 + 68, &10u16.to_le_bytes());
-    put(0x58 + 108, &16u32.to_le_bytes());
-    let at = 0x58 + 240;
-    put(at, section.as_bytes());
-    put(at + 8, &u32::try_from(content.len()).unwrap().to_le_bytes());
-    put(at + 12, &0x1000u32.to_le_bytes());
-    put(at + 16, &0x200u32.to_le_bytes());
-    put(at + 20, &0x200u32.to_le_bytes());
-    put(0x200, content.as_bytes());
-    image
-}
-
 /// A root file system, its hash image and its root hash, by the rules of dm-verity.
 fn root_image(version: &str) -> (Vec<u8>, Vec<u8>, Sha256) {
     let salt = [0x5a; 32];
@@ -410,13 +316,12 @@ fn build(directory: &Path, version: &str, upstream: &Upstream, tamper: Tamper, s
         Tamper::ForeignKey => signing::secureboot::Identity::generate("Stranger", now()).unwrap(),
         _ => site.db_key(&passphrase()).unwrap(),
     };
-    let xen = boot_image(
-        ".config",
-        &format!(
-            "[global]\ndefault=bastide\n[bastide]\noptions={XEN}\nkernel=vmlinuz bastide.roothash={named} {KERNEL}\n"
-        ),
+    let config = format!(
+        "[global]\ndefault=bastide\n[bastide]\noptions={XEN}\nkernel=vmlinuz bastide.roothash={named} {KERNEL}\n"
     );
-    let installer = boot_image(".cmdline", &format!("bastide.roothash={named} bastide.mode=install"));
+    let xen = boot_image(".config", config.as_bytes());
+    let arguments = format!("bastide.roothash={named} bastide.mode=install");
+    let installer = boot_image(".cmdline", arguments.as_bytes());
     let (archive, bill) = upstream.parts(tamper);
     let contents = [
         root,
