@@ -2,22 +2,25 @@
 //! The commands from outside: help that is true, answers judged, exit codes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod support;
+
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use clap::CommandFactory;
 use installer::cli::Cli;
 use signing::process::Cmd;
+use support::common::{self, Said};
+use support::{Disk, PROGRAM, can_check};
 
 fn program() -> Cmd {
-    Cmd::new(env!("CARGO_BIN_EXE_bastide-install"))
+    Cmd::new(PROGRAM)
 }
 
 fn run(cmd: Cmd) -> (Option<i32>, String, String) {
-    let (status, stdout, stderr) = cmd.status().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (status.code(), text(stdout), text(stderr))
+    let said = Said::of(cmd);
+    (said.code, said.out, said.err)
 }
 
 fn examples() -> PathBuf {
@@ -25,38 +28,40 @@ fn examples() -> PathBuf {
 }
 
 #[test]
-fn every_help_fits_80_columns_and_every_example_in_it_is_understood() {
-    let mut command = Cli::command();
-    command.build();
-    let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
-    let mut seen = 0;
-    for name in names.iter().filter(|name| *name != "help") {
-        let (code, help, _) = run(program().args([name.as_str(), "--help"]));
-        assert_eq!(code, Some(0));
-        for line in help.lines() {
-            assert!(line.chars().count() <= 80, "{name}: {line}");
-        }
-        let (_, examples) = help
-            .split_once("Examples:")
-            .unwrap_or_else(|| panic!("{name} has no examples"));
-        // A line that ends with a backslash goes on; a redirection is the shell's.
-        let joined = examples.replace("\\\n", " ");
-        for line in joined
-            .lines()
-            .filter(|line| line.trim_start().starts_with("bastide-install"))
+fn every_example_in_the_help_is_understood() {
+    for example in common::helps(PROGRAM).into_iter().flat_map(|help| help.examples) {
+        let words = std::iter::once("bastide-install").chain(example.split_whitespace());
+        let parsed = Cli::command().try_get_matches_from(words);
+        assert!(parsed.is_ok(), "{example}: {}", parsed.unwrap_err());
+    }
+}
+
+#[test]
+fn the_examples_that_only_look_work() {
+    let disk = can_check().then(Disk::new);
+    let directory = tempfile::tempdir().unwrap();
+    fs::copy(
+        examples().join("minimal.toml"),
+        directory.path().join("bastide-answer.toml"),
+    )
+    .unwrap();
+    for example in common::helps(PROGRAM).into_iter().flat_map(|help| help.examples) {
+        if ["validate", "inventory", "schema"]
+            .iter()
+            .any(|only| example.starts_with(only))
         {
-            let words = line.split_ascii_whitespace().take_while(|word| *word != ">");
-            let parsed = Cli::command().try_get_matches_from(words);
-            assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
-            seen += 1;
+            // The disks of the machine that tests are not looked at: one may not be allowed to.
+            let only = match (example.starts_with("inventory"), &disk) {
+                (true, Some(disk)) => format!(" --device {}", disk.node.display()),
+                (true, None) => continue,
+                (false, _) => String::new(),
+            };
+            let said = Said::of(common::command(PROGRAM, directory.path(), &format!("{example}{only}"))).ends(0);
+            if example.contains("--json") {
+                said.json();
+            }
         }
     }
-    assert!(seen >= names.len() - 1);
-    let (_, help, _) = run(program().arg("--help"));
-    assert!(
-        help.contains("Examples:") && help.lines().all(|line| line.chars().count() <= 80),
-        "{help}"
-    );
 }
 
 #[test]
@@ -86,15 +91,65 @@ fn good_answers_are_valid_and_bad_ones_are_refused_with_their_place() {
 }
 
 #[test]
+fn a_cut_or_foreign_answer_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("answer.toml");
+    let whole = fs::read(examples().join("minimal.toml")).unwrap();
+    let large = vec![b'#'; 8 << 20];
+    for foreign in [&whole[..whole.len() / 2], b"", b"{}", &[0xff; 512]] {
+        fs::write(&place, foreign).unwrap();
+        Said::of(program().arg("validate").arg(&place)).fails(3, &["refused", "answer.toml"]);
+    }
+    fs::write(&place, large).unwrap();
+    let said = Said::of(program().arg("validate").arg(&place));
+    assert!(
+        matches!(said.code, Some(1 | 3)) && said.err.contains("answer.toml"),
+        "{}",
+        said.err
+    );
+}
+
+#[test]
 fn the_schema_is_json_and_a_closed_pipe_is_no_panic() {
     let (code, schema, _) = run(program().arg("schema"));
     assert_eq!(code, Some(0));
     let schema: serde_json::Value = serde_json::from_str(&schema).unwrap();
     assert_eq!(schema["additionalProperties"], false);
-    let mut child = program().arg("schema").spawn(Stdio::piped(), Stdio::piped()).unwrap();
-    drop(child.stdout.take());
-    let output = child.wait_with_output().unwrap();
-    assert!(!String::from_utf8_lossy(&output.stderr).contains("panicked"));
+    let validate = || program().arg("validate").arg(examples().join("minimal.toml"));
+    for cmd in [program().arg("schema"), validate(), validate().arg("--json")] {
+        common::assert_closed_pipe(cmd);
+    }
+    if can_check() {
+        let disk = Disk::new();
+        let inventory = || program().args(["inventory", "--device"]).arg(&disk.node);
+        common::assert_closed_pipe(inventory());
+        common::assert_closed_pipe(inventory().arg("--json"));
+    }
+}
+
+/// As an ordinary user, where the tests run as root: the super-user may read everything.
+#[test]
+fn no_permission_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("a.toml");
+    fs::copy(examples().join("minimal.toml"), &place).unwrap();
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o600)).unwrap();
+    let run = |line: &str| common::as_nobody(PROGRAM, directory.path(), line);
+    let Some(said) = run("validate a.toml") else {
+        return;
+    };
+    said.fails(1, &["a.toml", "Permission denied"]);
+    run("plan --answer a.toml")
+        .unwrap()
+        .fails(1, &["a.toml", "Permission denied"]);
+    run("run --answer a.toml --yes")
+        .unwrap()
+        .fails(1, &["a.toml", "Permission denied"]);
+    fs::copy(&place, directory.path().join("a.json")).unwrap();
+    fs::set_permissions(directory.path().join("a.json"), fs::Permissions::from_mode(0o600)).unwrap();
+    run("verify-record a.json")
+        .unwrap()
+        .fails(1, &["a.json", "Permission denied"]);
 }
 
 #[test]

@@ -5,14 +5,13 @@
 mod support;
 
 use std::fs;
-use std::path::Path;
 
 use installer::steps::{Event, State, Step};
 use signing::digest::Sha256;
 use signing::process::Cmd;
 use signing::release::Part;
 use signing::tuf::Datastore;
-use support::{DISK_SIZE, Disk, Medium, Running, SERIAL, answer, can_check, run};
+use support::{DISK_SIZE, Disk, Medium, PROGRAM, Running, SERIAL, answer, can_check, common, common::flip, run};
 
 #[test]
 fn an_installation_lays_down_all_that_a_host_needs() {
@@ -26,9 +25,9 @@ fn an_installation_lays_down_all_that_a_host_needs() {
         cmd.args(["--yes", "--json"])
     };
     let ended = run(install());
-    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
     let events: Vec<Event> = ended
-        .stdout
+        .out
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
@@ -88,20 +87,20 @@ fn an_installation_lays_down_all_that_a_host_needs() {
             .arg(out.path().join("install-record.json"))
     };
     let ended = run(verify());
-    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    assert!(ended.stdout.contains(SERIAL), "{}", ended.stdout);
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    assert!(ended.out.contains(SERIAL), "{}", ended.out);
     assert_eq!(run(verify().arg("--key").arg("0".repeat(64))).code, Some(3));
     disk.state(&format!("rdump /bastide/datastore {}", out.path().display()));
     Datastore::open(&out.path().join("datastore")).unwrap();
     assert!(
-        !medium.at("work").exists(),
+        !medium.at("memory/work").exists(),
         "the work directory holds the host's key and must be gone"
     );
 
     // Now the disk holds data: the same answer is refused, and the host is not harmed.
     let ended = run(install());
-    assert_eq!(ended.code, Some(3), "{}", ended.stderr);
-    assert!(ended.stderr.contains("disk.wipe"), "{}", ended.stderr);
+    assert_eq!(ended.code, Some(3), "{}", ended.err);
+    assert!(ended.err.contains("disk.wipe"), "{}", ended.err);
     assert!(disk.boots());
 }
 
@@ -114,7 +113,7 @@ fn a_disk_with_large_sectors_is_served_alike() {
     let answer = medium.answer("answer.toml", "");
     let cmd = medium.program("run", &[&disk.node]).arg("--answer").arg(&answer);
     let ended = run(cmd.args(["--yes", "--json"]));
-    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
     let (start, _) = disk.partition("bastide-root-a");
     assert!(disk.read(start, medium.parts[&Part::Root].len()) == medium.parts[&Part::Root]);
     assert!(disk.esp_file("EFI/BOOT/BOOTX64.EFI").unwrap() == medium.parts[&Part::Xen]);
@@ -146,8 +145,8 @@ fn the_disk_under_the_medium_is_never_written() {
         .arg(&answer)
         .arg("--yes"));
     Cmd::new("umount").arg(medium.at("medium")).run().unwrap();
-    assert_eq!(ended.code, Some(3), "{}", ended.stderr);
-    assert!(ended.stderr.contains("medium of this installation"), "{}", ended.stderr);
+    assert_eq!(ended.code, Some(3), "{}", ended.err);
+    assert!(ended.err.contains("medium of this installation"), "{}", ended.err);
 }
 
 /// Killed at the beginning of every step and in the midst of those that take their time, over a host that booted before:
@@ -183,6 +182,33 @@ fn a_run_that_is_killed_leaves_a_disk_that_does_not_boot() {
         cut += usize::from(!disk.boots());
     }
     assert!(cut >= 8, "only {cut} runs were cut in time");
+}
+
+/// The files that are made before they are on the disk lie in a directory in memory, which can be too small.
+#[test]
+fn a_full_work_directory_is_named_and_the_disk_does_not_boot() {
+    if !can_check() {
+        return;
+    }
+    let (medium, disk) = (Medium::new(), Disk::new());
+    let answer = medium.answer("answer.toml", &format!("wipe = \"{SERIAL}\""));
+    fs::create_dir(medium.at("memory")).unwrap();
+    let line = format!(
+        "{} --answer {} --yes",
+        medium.line("run", &[&disk.node]),
+        answer.display()
+    );
+    for size in ["4k", "24k"] {
+        let place = medium.directory.path();
+        let Some((said, _)) = common::on_small_disk(PROGRAM, place, &line, &medium.at("memory"), size) else {
+            return;
+        };
+        said.fails(1, &["No space left"]);
+        assert!(!disk.boots());
+    }
+    let cmd = medium.program("run", &[&disk.node]).arg("--answer").arg(&answer);
+    run(cmd.arg("--yes")).ok();
+    assert!(disk.boots());
 }
 
 /// The superblock of an array's member as `md` writes it (version 1.2, 4 KiB into the device). The real mdadm judges it.
@@ -243,7 +269,7 @@ fn old_raid_lvm_and_vmfs_are_named_and_wiped() {
     disk.write(vmfs + 0x20_0000, &0x2fab_f15e_u32.to_le_bytes());
     let careful = medium.answer("careful.toml", "");
     let ended = run(medium.program("plan", &[&disk.node]).arg("--answer").arg(&careful));
-    assert_eq!(ended.code, Some(3), "{}", ended.stderr);
+    assert_eq!(ended.code, Some(3), "{}", ended.err);
     for word in [
         "Linux software RAID member (linux_raid_member) \"oldhost:7 raid1\"",
         "LVM physical volume (LVM2_member) \"oldvg\"",
@@ -251,20 +277,20 @@ fn old_raid_lvm_and_vmfs_are_named_and_wiped() {
         "3 partitions",
         SERIAL,
     ] {
-        assert!(ended.stderr.contains(word), "{word}: {}", ended.stderr);
+        assert!(ended.err.contains(word), "{word}: {}", ended.err);
     }
     assert_eq!(disk.partitions().len(), 3, "a refused plan writes nothing");
 
     let wiping = medium.answer("wiping.toml", &format!("wipe = \"{SERIAL}\""));
     let cmd = medium.program("run", &[&disk.node]).arg("--answer").arg(&wiping);
     let ended = run(cmd.args(["--yes", "--json"]));
-    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
     for word in [
         "wiped Linux software RAID member",
         "wiped LVM physical volume",
         "wiped VMware VMFS",
     ] {
-        assert!(ended.stdout.contains(word), "{word}: {}", ended.stdout);
+        assert!(ended.out.contains(word), "{word}: {}", ended.out);
     }
     // A table with the old borders over the new content shows nothing old.
     Cmd::new("wipefs")
@@ -296,9 +322,9 @@ fn refused(medium: &Medium, change: impl Fn(&Medium), word: &str) {
         .arg("--answer")
         .arg(&answer)
         .arg("--yes"));
-    assert_eq!(ended.code, Some(3), "{word}: {} {}", ended.stdout, ended.stderr);
-    assert!(ended.stderr.contains(word), "{word}: {}", ended.stderr);
-    assert!(ended.stdout.contains("Verify the medium") && !ended.stdout.contains("Erase"));
+    assert_eq!(ended.code, Some(3), "{word}: {} {}", ended.out, ended.err);
+    assert!(ended.err.contains(word), "{word}: {}", ended.err);
+    assert!(ended.out.contains("Verify the medium") && !ended.out.contains("Erase"));
     assert!(
         disk.read(0, 4 << 20).iter().all(|byte| *byte == 0),
         "the disk was touched"
@@ -306,31 +332,23 @@ fn refused(medium: &Medium, change: impl Fn(&Medium), word: &str) {
     assert_eq!(run(medium.program("verify-medium", &[])).code, Some(3));
 }
 
-fn flip(path: &Path) {
-    let mut bytes = fs::read(path).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::write(path, bytes).unwrap();
-}
-
 #[test]
 fn an_altered_medium_is_refused_before_the_disk_is_touched() {
     if !can_check() {
         return;
     }
-    let good = Medium::new();
-    let other = Medium::new();
+    let other = Medium::foreign();
     for part in Part::ALL {
-        refused(&good.copy(), |medium| flip(&medium.target(part)), part.file());
+        refused(&Medium::new(), |medium| flip(&medium.target(part)), part.file());
     }
     let metadata = |name: &str| format!("medium/bastide/metadata/{name}");
     refused(
-        &good.copy(),
+        &Medium::new(),
         |medium| fs::remove_file(medium.target(Part::Verity)).unwrap(),
         "root.verity",
     );
     refused(
-        &good.copy(),
+        &Medium::new(),
         |medium| {
             let place = medium.target(Part::Root);
             let bytes = fs::read(&place).unwrap();
@@ -339,17 +357,17 @@ fn an_altered_medium_is_refused_before_the_disk_is_touched() {
         "root.erofs",
     );
     refused(
-        &good.copy(),
+        &Medium::new(),
         |medium| flip(&medium.at(&metadata("1.host.json"))),
         "metadata",
     );
     refused(
-        &good.copy(),
+        &Medium::new(),
         |medium| fs::remove_file(medium.at(&metadata("1.root.json.asc"))).unwrap(),
         "OpenPGP",
     );
     refused(
-        &good.copy(),
+        &Medium::new(),
         |medium| {
             let name = metadata("1.root.json.asc");
             fs::copy(other.at(&name), medium.at(&name)).unwrap();
@@ -358,11 +376,10 @@ fn an_altered_medium_is_refused_before_the_disk_is_touched() {
     );
     // A medium of another site, whole in itself.
     refused(
-        &good.copy(),
+        &Medium::new(),
         |medium| {
             fs::remove_dir_all(medium.at("medium")).unwrap();
-            let other = other.copy();
-            fs::rename(other.at("medium"), medium.at("medium")).unwrap();
+            common::copy(&other.at("medium"), &medium.at("medium"));
         },
         "metadata",
     );
@@ -393,7 +410,7 @@ fn an_answer_on_a_stick_is_found_and_the_record_goes_back() {
     put("bastide-answer.toml", text.clone());
     let both = [disk.node.as_path(), stick.node.as_path()];
     let ended = run(medium.program("run", &both).arg("--yes"));
-    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
     let copied = Cmd::new("mcopy")
         .arg("-i")
         .arg(&stick.node)
@@ -405,13 +422,13 @@ fn an_answer_on_a_stick_is_found_and_the_record_goes_back() {
     // The stick that the answer is on is no disk to install on, even if the answer names it.
     put("bastide-answer.toml", text.replace(SERIAL, "stick.img"));
     let ended = run(medium.program("plan", &both));
-    assert_eq!(ended.code, Some(3), "{}", ended.stderr);
-    assert!(ended.stderr.contains("never written"), "{}", ended.stderr);
+    assert_eq!(ended.code, Some(3), "{}", ended.err);
+    assert!(ended.err.contains("never written"), "{}", ended.err);
 
     put("bastide-answer.toml", "x".repeat(100_000));
     let ended = run(medium.program("plan", &both));
-    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
-    assert!(ended.stderr.contains("longer than"), "{}", ended.stderr);
+    assert_eq!(ended.code, Some(1), "{}", ended.err);
+    assert!(ended.err.contains("longer than"), "{}", ended.err);
 }
 
 #[test]
@@ -423,8 +440,8 @@ fn a_disk_in_use_or_too_small_is_refused() {
     let small = Disk::of_size(SERIAL, 1 << 30);
     let answer = medium.answer("answer.toml", "");
     let ended = run(medium.program("plan", &[&small.node]).arg("--answer").arg(&answer));
-    assert_eq!(ended.code, Some(3), "{}", ended.stderr);
-    assert!(ended.stderr.contains("too small"), "{}", ended.stderr);
+    assert_eq!(ended.code, Some(3), "{}", ended.err);
+    assert!(ended.err.contains("too small"), "{}", ended.err);
 
     let disk = Disk::new();
     Cmd::new("mkfs.ext4").args(["-q", "-F"]).arg(&disk.node).run().unwrap();
@@ -437,6 +454,6 @@ fn a_disk_in_use_or_too_small_is_refused() {
         .arg(&wiping)
         .arg("--yes"));
     Cmd::new("umount").arg(point.path()).run().unwrap();
-    assert_eq!(ended.code, Some(3), "{}", ended.stderr);
-    assert!(ended.stderr.contains("is in use"), "{}", ended.stderr);
+    assert_eq!(ended.code, Some(3), "{}", ended.err);
+    assert!(ended.err.contains("is in use"), "{}", ended.err);
 }

@@ -2,6 +2,9 @@
 //! A real medium in directories, real disks as loop devices, and the program itself.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "../../../signing/tests/common/mod.rs"]
+pub mod common;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read};
@@ -10,17 +13,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
 use chrono::Duration;
+use common::Said;
 use installer::steps::Event;
 use signing::clock;
 use signing::digest::Sha256;
-use signing::keys::Passphrase;
 use signing::process::Cmd;
 use signing::release::{Custom, Part};
-use signing::site::{self, Role, Site};
+use signing::site::{Role, Site};
 use signing::tuf::author::{KeySet, Signer};
 use signing::tuf::repository::{Expiry, Repository, Signers};
 use tempfile::TempDir;
 
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_bastide-install");
 pub const SERIAL: &str = "disk-1.img";
 pub const DISK_SIZE: u64 = 8 << 30;
 pub const ROOT_SIZE: usize = 3 << 20;
@@ -41,79 +45,25 @@ pub struct Medium {
 }
 
 impl Medium {
+    /// A copy of the one that all tests share, which may be altered.
     pub fn new() -> Self {
+        Self::of("installer", common::site())
+    }
+
+    /// A medium of another site, whole in itself.
+    pub fn foreign() -> Self {
+        Self::of("installer-foreign", &common::other_site())
+    }
+
+    fn of(name: &str, site: &Path) -> Self {
+        let sources = ["signing/src", "installer/tests/support"];
+        let shared = common::shared(name, &sources, |place| publish(place, &Site::open(site).unwrap()));
         let directory = tempfile::tempdir().unwrap();
-        let now = clock::now();
-        let passphrase = Passphrase::new(b"correct horse battery staple".to_vec()).unwrap();
-        let plan = site::Plan {
-            directory: directory.path().join("site"),
-            name: "Test".into(),
-            keys: 3,
-            threshold: 2,
-            root_expires: now + Duration::days(30),
-        };
-        let site = site::init(&plan, &passphrase, now, &mut |_| {}).unwrap();
-        let medium = Self {
+        common::copy(&shared, directory.path());
+        Self {
             parts: parts(),
             directory,
-        };
-        medium.publish(&site, &passphrase);
-        medium
-    }
-
-    /// A copy that may be altered. Making keys takes its time, copying does not.
-    pub fn copy(&self) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        Cmd::new("cp")
-            .arg("-a")
-            .arg(format!("{}/.", self.directory.path().display()))
-            .arg(directory.path())
-            .run()
-            .unwrap();
-        Self {
-            directory,
-            parts: self.parts.clone(),
         }
-    }
-
-    fn publish(&self, site: &Site, passphrase: &Passphrase) {
-        let now = clock::now();
-        let repository = self.at("medium/bastide");
-        fs::create_dir_all(&repository).unwrap();
-        let root = fs::read(site.trust_dir().join("root.json")).unwrap();
-        let mut repo = Repository::create(&repository, &root).unwrap();
-        let version = "1.0.0".parse().unwrap();
-        for (part, bytes) in &self.parts {
-            let place = self.at(part.file());
-            fs::write(&place, bytes).unwrap();
-            let custom = Custom {
-                version,
-                channel: "stable".into(),
-                part: *part,
-                root_hash: Sha256::of(b"root hash"),
-                size: bytes.len() as u64,
-            };
-            let serde_json::Value::Object(custom) = serde_json::to_value(custom).unwrap() else {
-                panic!("custom is an object");
-            };
-            repo.add_file(&part.target(version), &place, Some(custom)).unwrap();
-        }
-        let signer = |role| site.signer(role, passphrase).unwrap();
-        let (targets, host) = (signer(Role::Targets), signer(Role::Host));
-        let (snapshot, timestamp) = (signer(Role::Snapshot), signer(Role::Timestamp));
-        let signers = Signers {
-            targets: &[&targets],
-            host: &[&host],
-            snapshot: &[&snapshot],
-            timestamp: &[&timestamp],
-        };
-        let expiry = Expiry::all(now + Duration::days(20));
-        repo.publish(&KeySet::single(host.public()), &signers, &expiry, now)
-            .unwrap();
-        let name = "1.root.json.asc";
-        fs::copy(site.metadata_dir().join(name), repository.join("metadata").join(name)).unwrap();
-        fs::rename(repository.join("targets"), self.at("targets")).unwrap();
-        fs::rename(site.trust_dir(), self.at("trust")).unwrap();
     }
 
     pub fn at(&self, name: &str) -> PathBuf {
@@ -138,24 +88,68 @@ impl Medium {
 
     /// The program, looking at these devices only.
     pub fn program(&self, command: &str, devices: &[&Path]) -> Cmd {
-        let mut cmd = Cmd::new(env!("CARGO_BIN_EXE_bastide-install"))
-            .arg(command)
-            .arg("--medium")
-            .arg(self.at("medium"))
-            .arg("--targets")
-            .arg(self.at("targets"))
-            .arg("--trust")
-            .arg(self.at("trust"))
-            .arg("--release")
-            .arg(self.at("no-release.json"))
-            .arg("--work")
-            .arg(self.at("work"))
-            .arg("--other-machine");
-        for device in devices {
-            cmd = cmd.arg("--device").arg(device);
-        }
-        cmd
+        Cmd::new(PROGRAM).args(self.line(command, devices).split(' '))
     }
+
+    /// The words of that command line.
+    pub fn line(&self, command: &str, devices: &[&Path]) -> String {
+        let mut line = format!("{command} --other-machine");
+        for (option, name) in [
+            ("--medium", "medium"),
+            ("--targets", "targets"),
+            ("--trust", "trust"),
+            ("--release", "no-release.json"),
+            ("--work", "memory/work"),
+        ] {
+            line += &format!(" {option} {}", self.at(name).display());
+        }
+        for device in devices {
+            line += &format!(" --device {}", device.display());
+        }
+        line
+    }
+}
+
+/// Makes the medium's directories.
+fn publish(place: &Path, site: &Site) {
+    let passphrase = &common::passphrase();
+    let now = clock::now();
+    let repository = place.join("medium/bastide");
+    fs::create_dir_all(&repository).unwrap();
+    let root = fs::read(site.trust_dir().join("root.json")).unwrap();
+    let mut repo = Repository::create(&repository, &root).unwrap();
+    let version = "1.0.0".parse().unwrap();
+    for (part, bytes) in &parts() {
+        let file = place.join(part.file());
+        fs::write(&file, bytes).unwrap();
+        let custom = Custom {
+            version,
+            channel: "stable".into(),
+            part: *part,
+            root_hash: Sha256::of(b"root hash"),
+            size: bytes.len() as u64,
+        };
+        let serde_json::Value::Object(custom) = serde_json::to_value(custom).unwrap() else {
+            panic!("custom is an object");
+        };
+        repo.add_file(&part.target(version), &file, Some(custom)).unwrap();
+    }
+    let signer = |role| site.signer(role, passphrase).unwrap();
+    let (targets, host) = (signer(Role::Targets), signer(Role::Host));
+    let (snapshot, timestamp) = (signer(Role::Snapshot), signer(Role::Timestamp));
+    let signers = Signers {
+        targets: &[&targets],
+        host: &[&host],
+        snapshot: &[&snapshot],
+        timestamp: &[&timestamp],
+    };
+    let expiry = Expiry::all(now + Duration::days(20));
+    repo.publish(&KeySet::single(host.public()), &signers, &expiry, now)
+        .unwrap();
+    let name = "1.root.json.asc";
+    fs::copy(site.metadata_dir().join(name), repository.join("metadata").join(name)).unwrap();
+    fs::rename(repository.join("targets"), place.join("targets")).unwrap();
+    common::copy(&site.trust_dir(), &place.join("trust"));
 }
 
 /// An answer for the test's disk with more lines of its `[disk]`.
@@ -323,20 +317,8 @@ impl Drop for Disk {
     }
 }
 
-/// How a run of the program ended.
-pub struct Ended {
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
-}
-
-pub fn run(cmd: Cmd) -> Ended {
-    let (status, stdout, stderr) = cmd.status().unwrap();
-    Ended {
-        code: status.code(),
-        stdout: String::from_utf8(stdout).unwrap(),
-        stderr: String::from_utf8(stderr).unwrap(),
-    }
+pub fn run(cmd: Cmd) -> Said {
+    Said::of(cmd)
 }
 
 /// A running installation whose events are read as they come.
