@@ -35,7 +35,7 @@ Examples:
   bastide-host rollback --reboot
   bastide-host guest run tiny
 
-Exit codes: 0 done, 1 failed, 2 wrong command line, 3 refused by verification or
+Exit status: 0 done, 1 failed, 2 wrong command line, 3 refused by verification or
 policy, 4 could not check.";
 
 #[derive(Debug, Subcommand)]
@@ -94,8 +94,14 @@ enum Command {
         deadline: Option<u64>,
     },
     /// Chooses the other confirmed release for all coming starts.
-    #[command(after_long_help = "Examples:\n  bastide-host rollback\n  bastide-host rollback --reboot")]
+    #[command(
+        after_long_help = "Examples:\n  bastide-host rollback --dry-run\n  bastide-host rollback\n  \
+        bastide-host rollback --reboot"
+    )]
     Rollback {
+        /// Say what would start, and change nothing.
+        #[arg(long, conflicts_with = "reboot")]
+        dry_run: bool,
         /// Restart into it.
         #[arg(long)]
         reboot: bool,
@@ -155,6 +161,9 @@ enum GuestCommand {
         /// Its name.
         #[arg(value_parser = |name: &str| guest::checked_name(name).map_err(|error| error.to_string()))]
         name: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Shows the end of a guest's console.
     #[command(after_long_help = "Examples:\n  bastide-host guest log tiny")]
@@ -206,8 +215,12 @@ pub fn run(args: Args) -> Result<Exit> {
             )
         }
         Command::HealthGuard { deadline } => guard(&machine, deadline),
-        Command::Rollback { reboot, json } => {
-            let chosen = confirm::rollback(&machine)?;
+        Command::Rollback { dry_run, reboot, json } => {
+            let (chosen, when) = if dry_run {
+                (confirm::rehearse_rollback(&machine)?, "would start")
+            } else {
+                (confirm::rollback(&machine)?, "starts")
+            };
             let version = chosen
                 .held
                 .version
@@ -215,7 +228,7 @@ pub fn run(args: Args) -> Result<Exit> {
             print(
                 json,
                 &chosen,
-                &format!("slot {} ({version}) starts from now on", chosen.slot),
+                &format!("slot {} ({version}) {when} from now on", chosen.slot),
             )?;
             if reboot {
                 confirm::restart()?;
@@ -349,10 +362,13 @@ fn run_guest(command: GuestCommand) -> Result<Exit> {
             let domain = guest.run(&places)?;
             print(json, &domain, &format!("{} runs as domain {}", domain.name, domain.id))
         }
-        GuestCommand::Stop { name } => {
+        GuestCommand::Stop { name, json } => {
             guest::stop(&name, &places)?;
-            output::line(&format!("{name} is stopped"))?;
-            Ok(Exit::Done)
+            print(
+                json,
+                &serde_json::json!({ "stopped": name }),
+                &format!("{name} is stopped"),
+            )
         }
         GuestCommand::Log { name } => {
             guest::log(&name, &places, &mut io::stdout())?;

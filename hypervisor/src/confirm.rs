@@ -217,6 +217,21 @@ pub struct RolledBack {
 pub fn rollback(machine: &Machine) -> Result<RolledBack> {
     let _lock = lock(machine)?;
     let here = here(machine)?;
+    let chosen = other_confirmed(&here)?;
+    put_first(machine, &here.table, chosen.slot)?;
+    Ok(chosen)
+}
+
+/// What [`rollback`] would choose; nothing is changed.
+///
+/// # Errors
+/// As [`rollback`].
+pub fn rehearse_rollback(machine: &Machine) -> Result<RolledBack> {
+    let _lock = lock(machine)?;
+    other_confirmed(&here(machine)?)
+}
+
+fn other_confirmed(here: &Here) -> Result<RolledBack> {
     let slot = here.slot.other();
     let held = here.slots.get(slot).clone();
     let refuse = |why: String| Err(Refused(format!("cannot roll back to slot {slot}: {why}")));
@@ -232,7 +247,6 @@ pub fn rollback(machine: &Machine) -> Result<RolledBack> {
     if !here.table.slot(slot)?.hold(&hash) {
         return Ok(refuse("its partitions are not those of the record".into())?);
     }
-    put_first(machine, &here.table, slot)?;
     Ok(RolledBack { slot, held })
 }
 

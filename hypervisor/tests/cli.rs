@@ -3,56 +3,31 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "../../signing/tests/common/mod.rs"]
+mod common;
+
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use clap::Parser;
+use common::Said;
 use hypervisor::cli::Args;
 use signing::process::Cmd;
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_bastide-host");
+
 fn host(args: &[&str]) -> (i32, String, String) {
-    let (status, out, err) = Cmd::new(env!("CARGO_BIN_EXE_bastide-host"))
-        .args(args)
-        .status()
-        .unwrap();
-    (
-        status.code().unwrap(),
-        String::from_utf8(out).unwrap(),
-        String::from_utf8(err).unwrap(),
-    )
+    let said = Said::of(Cmd::new(PROGRAM).args(args));
+    (said.code.unwrap(), said.out, said.err)
 }
 
-const COMMANDS: [&[&str]; 11] = [
-    &[],
-    &["status"],
-    &["update"],
-    &["confirm"],
-    &["health-guard"],
-    &["rollback"],
-    &["guest"],
-    &["guest", "list"],
-    &["guest", "run"],
-    &["guest", "stop"],
-    &["guest", "log"],
-];
-
 #[test]
-fn every_help_has_examples_and_fits_a_terminal_and_every_example_is_understood() {
-    for command in COMMANDS {
-        let (code, help, _) = host(&[command, &["--help"]].concat());
-        assert_eq!(code, 0);
-        assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");
-        let (_, examples) = help
-            .split_once("Examples:")
-            .unwrap_or_else(|| panic!("no examples: {help}"));
-        let mut seen = 0;
-        for line in examples.lines().filter_map(|line| line.strip_prefix("  bastide-host ")) {
-            let words = line.split(' ').map(|word| word.trim_matches('"'));
-            let parsed = Args::try_parse_from(std::iter::once("bastide-host").chain(words));
-            assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
-            seen += 1;
-        }
-        assert!(seen > 0, "{help}");
+fn every_example_in_the_help_is_understood() {
+    for example in common::helps(PROGRAM).into_iter().flat_map(|help| help.examples) {
+        let words = std::iter::once("bastide-host").chain(example.split_whitespace());
+        let parsed = Args::try_parse_from(words);
+        assert!(parsed.is_ok(), "{example}: {}", parsed.unwrap_err());
     }
 }
 
@@ -61,6 +36,7 @@ fn a_wrong_command_line_is_a_usage_error() {
     for args in [
         &["frobnicate"][..],
         &["update", "--dry-run", "--reboot"],
+        &["rollback", "--dry-run", "--reboot"],
         &["update", "a.bundle", "--device", "/dev/sdb"],
         &["guest", "run", "../up"],
         &["guest", "run", "--", "-w"],
@@ -104,23 +80,45 @@ fn a_machine_that_is_no_host_says_so() {
     let (code, text, _) = host(&["status"]);
     assert_eq!(code, 0);
     assert!(text.contains("NOT healthy") && text.contains("secure boot"), "{text}");
-    for args in [&["rollback"][..], &["confirm"], &["health-guard", "--deadline", "0"]] {
+    for args in [
+        &["rollback"][..],
+        &["rollback", "--dry-run"],
+        &["confirm"],
+        &["health-guard", "--deadline", "0"],
+    ] {
         let (code, _, err) = host(args);
         assert_eq!(code, 1, "{args:?}");
         assert_eq!(err.lines().count(), 1, "{err}");
     }
 }
 
+/// As an ordinary user, where the tests run as root: what may not be read is named, and nothing is a panic.
+#[test]
+fn no_permission_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("a.bundle"), vec![b'x'; 4096]).unwrap();
+    fs::set_permissions(directory.path().join("a.bundle"), fs::Permissions::from_mode(0o600)).unwrap();
+    let run = |line: &str| common::as_nobody(PROGRAM, directory.path(), line);
+    let Some(said) = run("update a.bundle") else {
+        return;
+    };
+    said.fails(1, &["a.bundle", "Permission denied"]);
+    assert_eq!(run("status --json").unwrap().ends(0).json()["health"]["healthy"], false);
+    for line in [
+        "rollback",
+        "confirm",
+        "guest list",
+        "guest stop tiny",
+        "guest log tiny",
+        "guest run tiny",
+    ] {
+        run(line).unwrap().ends(1);
+    }
+}
+
 #[test]
 fn a_closed_pipe_is_no_panic() {
-    let program = env!("CARGO_BIN_EXE_bastide-host");
-    let (status, _, err) = Cmd::new("sh")
-        .args([
-            "-c",
-            &format!("{program} --help | true; {program} status --json | head -c 1"),
-        ])
-        .status()
-        .unwrap();
-    assert!(status.success());
-    assert!(!String::from_utf8_lossy(&err).contains("panicked"));
+    for line in ["status", "status --json"] {
+        common::assert_closed_pipe(Cmd::new(PROGRAM).args(line.split(' ')));
+    }
 }

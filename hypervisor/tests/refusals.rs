@@ -6,6 +6,7 @@
 mod support;
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -82,7 +83,7 @@ fn expired_metadata_is_refused_as_stale() {
 #[test]
 fn metadata_of_another_site_is_refused() {
     let host = Host::install();
-    let stranger = support::Site::new();
+    let stranger = support::Site::stranger();
     let new = stranger.release("1.1.0", 2);
     let directory = tempfile::tempdir().unwrap();
     stranger.publish(directory.path(), &[&new], Terms::version(2));
@@ -92,7 +93,7 @@ fn metadata_of_another_site_is_refused() {
 #[test]
 fn a_boot_image_of_a_foreign_key_is_refused_before_anything_is_written() {
     let host = Host::install();
-    let foreign = support::Site::new().release("1.1.0", 2);
+    let foreign = support::Site::stranger().release("1.1.0", 2);
     let repository = repository(&host, &[&foreign], Terms::version(2));
     refused_and_unharmed(&host, &repository, "Secure Boot key (db)");
 }
@@ -274,6 +275,49 @@ fn an_esp_without_room_is_named_before_anything_is_written() {
     assert!(format!("{error:#}").contains("has no room"), "{error:#}");
     assert_eq!(host.fingerprint(), before);
     assert!(host.esp_is_read_only());
+}
+
+#[test]
+fn a_full_state_is_named_and_leaves_nothing_half() {
+    let host = Host::install();
+    let new = host.site.release("1.1.0", 2);
+    let repository = repository(&host, &[&new], Terms::version(2));
+    let filler = host.machine.state_mount.join("filler");
+    let mut file = fs::File::create(&filler).unwrap();
+    // To the last block: a large write that does not fit leaves room for smaller ones.
+    for size in [1 << 20, 4096] {
+        while file.write_all(&vec![7; size]).is_ok() {}
+    }
+    drop(file);
+    let error = install(&host, &repository).unwrap_err();
+    assert!(format!("{error:#}").contains("No space left"), "{error:#}");
+    host.assert_nothing_half(&new);
+    assert_eq!(host.slots().get(Slot::A).state, State::Confirmed);
+    fs::remove_file(filler).unwrap();
+    assert!(matches!(install(&host, &repository).unwrap(), Outcome::OnTrial { .. }));
+}
+
+#[test]
+fn a_record_of_slots_that_is_cut_or_foreign_is_named_and_nothing_is_written() {
+    let host = Host::install();
+    let new = host.site.release("1.1.0", 2);
+    let repository = repository(&host, &[&new], Terms::version(2));
+    let place = host.machine.slots_file();
+    let whole = fs::read(&place).unwrap();
+    let before = host.fingerprint();
+    for foreign in [&whole[..whole.len() / 2], b"", b"[]", &[0xff; 4096]] {
+        fs::write(&place, foreign).unwrap();
+        let said = [
+            install(&host, &repository).map(drop),
+            confirm::rollback(&host.machine).map(drop),
+            confirm::confirm(&host.machine, support::AT_ONCE, support::healthy).map(drop),
+        ];
+        for error in said.map(Result::unwrap_err) {
+            assert!(format!("{error:#}").contains("slots.json"), "{error:#}");
+        }
+    }
+    fs::write(&place, whole).unwrap();
+    assert_eq!(host.fingerprint(), before);
 }
 
 #[test]

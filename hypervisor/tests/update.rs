@@ -42,6 +42,9 @@ fn an_update_is_tried_once_and_kept_when_healthy() {
     assert_eq!(host.slots().get(Slot::B).version, Some(new.version));
     assert!(host.esp_is_read_only());
 
+    let before = host.fingerprint();
+    assert_eq!(confirm::rehearse_rollback(&host.machine).unwrap().slot, Slot::A);
+    assert_eq!(host.fingerprint(), before);
     let back = confirm::rollback(&host.machine).unwrap();
     assert_eq!((back.slot, host.first()), (Slot::A, "Bastide A".into()));
     assert_eq!(host.esp(layout::FALLBACK_IMAGE).as_ref(), Some(&host.installed.xen));

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use hypervisor::layout::ImageRelease;
@@ -18,7 +19,7 @@ pub struct Site {
     pub root: Vec<u8>,
     custodians: [Ed25519Signer; 3],
     online: Ed25519Signer,
-    db: Identity,
+    db: &'static Identity,
 }
 
 /// A release of random bytes under its own hash.
@@ -104,11 +105,23 @@ fn root_plan(version: u64, custodians: &[Ed25519Signer], online: &Ed25519Signer)
 }
 
 impl Site {
+    /// A site with keys of its own, but for the Secure Boot key, which all such sites share: it is slow to make.
     pub fn new() -> Self {
+        static DB: LazyLock<Identity> = LazyLock::new(|| Identity::generate("Test db", clock::now()).unwrap());
+        Self::with(&DB)
+    }
+
+    /// A site that shares nothing with another.
+    pub fn stranger() -> Self {
+        Self::with(Box::leak(Box::new(
+            Identity::generate("Stranger db", clock::now()).unwrap(),
+        )))
+    }
+
+    fn with(db: &'static Identity) -> Self {
         let (online, _) = Ed25519Signer::generate().unwrap();
         let custodians = [(); 3].map(|()| Ed25519Signer::generate().unwrap().0);
         let root = author::root(&root_plan(1, &custodians, &online), &[&custodians[0], &custodians[1]]).unwrap();
-        let db = Identity::generate("Test db", clock::now()).unwrap();
         Self {
             root,
             custodians,
@@ -134,7 +147,7 @@ impl Site {
     pub fn padded_boot_image(&self, root_hash: &Sha256, size: usize) -> Vec<u8> {
         let mut image = boot_image(root_hash);
         image.resize(size, 0);
-        sign_pe(&image, &self.db).unwrap()
+        sign_pe(&image, self.db).unwrap()
     }
 
     pub fn db_certificate(&self) -> &[u8] {
@@ -146,7 +159,7 @@ impl Site {
         let root = noise(seed, 5 * 1024 * 1024 + 12_288);
         let verity = noise(seed + 1000, 150_000);
         let root_hash = Sha256::of(&root);
-        let xen = sign_pe(&boot_image(&root_hash), &self.db).unwrap();
+        let xen = sign_pe(&boot_image(&root_hash), self.db).unwrap();
         Release {
             version: version.parse().unwrap(),
             root,
