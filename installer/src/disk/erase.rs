@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use signing::process::Cmd;
 
 use super::Target;
-use crate::inventory::{self, Disk, Scan};
+use crate::inventory::{self, Disk, Partition, Scan};
 use crate::steps::Running;
 
 /// What is zeroed at each end of the disk and of each old partition: tables, boot sectors, superblocks.
@@ -36,14 +36,7 @@ pub fn erase(disk: &Disk, running: &mut Running<'_>) -> Result<()> {
     for signature in &disk.signatures {
         running.say(format!("wiped {signature}"));
     }
-    if !disk.partitions.is_empty() {
-        // The kernel forgets the old partitions; where it knew none, there is nothing to forget.
-        Cmd::new("partx")
-            .arg("--delete")
-            .arg(&disk.path)
-            .run()
-            .context("cannot make the kernel forget the old partitions")?;
-    }
+    forget_partitions(disk)?;
     target.sync()?;
     target.forget()?;
     look_again(disk)
@@ -64,6 +57,23 @@ fn wipe(node: &Path) -> Result<()> {
         .arg(node)
         .run()
         .with_context(|| format!("cannot wipe the old signatures of {}", node.display()))
+}
+
+/// Makes the kernel forget the old partitions. wipefs makes it read the table anew, so it may have forgotten them by
+/// itself; partx then complains, and only a partition that is still known counts.
+fn forget_partitions(disk: &Disk) -> Result<()> {
+    if disk.partitions.is_empty() {
+        return Ok(());
+    }
+    let asked = Cmd::new("partx").arg("--delete").arg(&disk.path).run();
+    let is_known = |partition: &&Partition| {
+        let name = partition.path.file_name().unwrap_or_default();
+        Path::new("/sys/class/block").join(name).exists()
+    };
+    match disk.partitions.iter().find(is_known) {
+        Some(known) => asked.with_context(|| format!("cannot make the kernel forget {}", known.path.display())),
+        None => Ok(()),
+    }
 }
 
 fn look_again(disk: &Disk) -> Result<()> {
