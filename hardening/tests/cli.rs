@@ -264,7 +264,9 @@ fn a_killed_recording_is_none() {
     let run = |line: &str| Said::of(common::command(PROGRAM, bench.path(), line));
     let record = "host --record cut --trust trust";
     let begun = bench.path().join("cut/files");
-    if common::killed(common::command(PROGRAM, bench.path(), record), || begun.exists()) {
+    if common::killed(common::command(PROGRAM, bench.path(), record), bench.path(), || {
+        begun.exists()
+    }) {
         run("host --from cut --trust trust").fails(1, &["cut/index.json"]);
     }
     run(record).fails(1, &["cut", "not empty"]);

@@ -15,6 +15,7 @@ use hardening::trace::host::host;
 use hardening::trace::trust::Trust;
 use hardening::verdict::{Outcome, Verdict};
 use signing::clock::now;
+use support::bad;
 use support::host::{Host, SLOT_B, UPPER};
 
 fn good() -> Host {
@@ -37,14 +38,6 @@ fn audit(subject: &Host) -> Report {
         now(),
         host(&facts, &profile, &trust, now()),
     )
-}
-
-fn bad(report: &Report) -> String {
-    [Outcome::Fail, Outcome::CouldNotCheck]
-        .iter()
-        .flat_map(|&outcome| report.findings(outcome))
-        .map(|(_, finding)| format!("{}: {:?}\n", finding.id, finding.verdict))
-        .collect()
 }
 
 fn assert_ends(report: &Report, id: &str, outcome: Outcome, text: &str) {

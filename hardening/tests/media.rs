@@ -20,7 +20,7 @@ use signing::clock::now;
 use signing::release::Part;
 use support::common;
 use support::medium::Recipe;
-use support::{Tamper, part};
+use support::{Tamper, bad, part};
 
 /// A repository of one release.
 struct World {
@@ -69,15 +69,6 @@ impl World {
         let audited = self.ask(false, |question| iso::iso(path, question, &mut subject).unwrap());
         Report::new(subject, now(), audited.sections)
     }
-}
-
-/// What failed or could not be checked, one line each.
-fn bad(report: &Report) -> String {
-    [Outcome::Fail, Outcome::CouldNotCheck]
-        .iter()
-        .flat_map(|&outcome| report.findings(outcome))
-        .map(|(_, finding)| format!("{}: {:?}\n", finding.id, finding.verdict))
-        .collect()
 }
 
 fn assert_pass(report: &Report) {

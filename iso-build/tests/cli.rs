@@ -407,7 +407,9 @@ fn a_killed_assembly_leaves_no_medium_and_the_next_one_makes_it() {
         "assembly/out/medium.iso",
     ] {
         let sign = bench.at("out/iso-work").join(sign);
-        killed += u32::from(common::killed(bench.command(&line), || sign.exists()));
+        killed += u32::from(common::killed(bench.command(&line), &bench.at("out/iso-work"), || {
+            sign.exists()
+        }));
         // On a machine that is slow to kill it may be there; then it is whole.
         if bench.at("new.iso").exists() {
             assert_eq!(contents(bench.path())["new.iso"], whole, "{}", sign.display());

@@ -410,7 +410,9 @@ fn a_killed_run_leaves_nothing_half_visible_and_the_next_one_does_it() {
         "gateway/metadata/1.root.json",
     ] {
         drop(fs::remove_dir_all(low.at("gateway")));
-        killed += u32::from(common::killed(low.command(import), || low.at(sign).exists()));
+        killed += u32::from(common::killed(low.command(import), &low.at("gateway"), || {
+            low.at(sign).exists()
+        }));
         if low.at("gateway/metadata/timestamp.json").exists() {
             assert_eq!(versions("gateway"), 1, "{sign}");
         }
@@ -420,7 +422,9 @@ fn a_killed_run_leaves_nothing_half_visible_and_the_next_one_does_it() {
     for sign in ["repository/targets/host/1.1.0", "repository/metadata/2.host.json"] {
         drop(fs::remove_dir_all(low.at("repository")));
         common::copy(&published().join("repository"), &low.at("repository"));
-        killed += u32::from(common::killed(low.command(PUBLISH), || low.at(sign).exists()));
+        killed += u32::from(common::killed(low.command(PUBLISH), &low.at("repository"), || {
+            low.at(sign).exists()
+        }));
         let timestamp: serde_json::Value =
             serde_json::from_slice(&fs::read(low.at("repository/metadata/timestamp.json")).unwrap()).unwrap();
         let seen = if timestamp["signed"]["version"] == 1 { 1 } else { 2 };
@@ -431,7 +435,7 @@ fn a_killed_run_leaves_nothing_half_visible_and_the_next_one_does_it() {
     fs::create_dir(low.at("stick")).unwrap();
     let begun = || fs::read_dir(low.at("stick")).unwrap().next().is_some();
     let export = "export --repo repository --version 1.0.0 --level 19 --out stick/1.bundle";
-    killed += u32::from(common::killed(low.command(export), begun));
+    killed += u32::from(common::killed(low.command(export), &low.at("repository"), begun));
     if !low.at("stick/1.bundle").exists() {
         low.run(export).ok();
     }

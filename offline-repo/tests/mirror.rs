@@ -155,16 +155,9 @@ fn an_interrupted_mirror_goes_on_where_it_was() {
 #[test]
 fn a_killed_mirror_leaves_a_store_that_works() {
     let low = Low::new();
-    let child = Cmd::new(env!("CARGO_BIN_EXE_bastide-repo")).args(low.args(&[]));
-    let mut child = child
-        .spawn(std::process::Stdio::null(), std::process::Stdio::null())
-        .unwrap();
     // Killed at some moment: whichever it is, the next run must succeed.
-    while !low.store.join(".lock").exists() && child.try_wait().unwrap().is_none() {
-        std::thread::yield_now();
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let cmd = Cmd::new(PROGRAM).args(low.args(&[]));
+    common::killed(cmd, &low.store, || low.store.join(".lock").exists());
     low.mirror(&[]).ends(0);
     low.verify().ends(0);
 }

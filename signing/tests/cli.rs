@@ -205,7 +205,9 @@ fn a_killed_init_is_no_site_and_the_next_one_succeeds() {
     let bench = bench();
     let init = "site init --dir killed --name Killed --passphrase-file passphrase";
     let first = bench.path().join(".killed.incomplete/private/root-1.pem");
-    let killed = common::killed(common::command(PROGRAM, bench.path(), init), || first.exists());
+    let killed = common::killed(common::command(PROGRAM, bench.path(), init), bench.path(), || {
+        first.exists()
+    });
     assert!(killed && first.exists() && !bench.path().join("killed").exists());
     sign(bench.path(), "site show --site .killed.incomplete").fails(1, &["site.json"]);
     sign(bench.path(), init).ok();

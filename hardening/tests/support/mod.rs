@@ -6,6 +6,9 @@
 
 #[path = "../../../signing/tests/common/mod.rs"]
 pub mod common;
+
+#[path = "../../../signing/tests/common/archive.rs"]
+mod archive;
 pub mod host;
 pub mod medium;
 
@@ -17,13 +20,14 @@ use std::sync::OnceLock;
 
 use chrono::{DateTime, Duration, Utc};
 pub use common::{Said, boot_image, copy, flip, passphrase, trust};
+use hardening::report::Report;
+use hardening::verdict::Outcome;
 use offline_repo::publish::{Mode, Options, publish};
 use offline_repo::repository::Repository;
 use offline_repo::upstream::Policy;
 use sequoia_openpgp as openpgp;
 use sequoia_openpgp::parse::Parse;
 use sequoia_openpgp::serialize::SerializeInto;
-use sequoia_openpgp::serialize::stream::{Message, Signer};
 use serde_json::{Value, json};
 use signing::clock::now;
 use signing::digest::Sha256;
@@ -91,7 +95,7 @@ fn shared() -> &'static Path {
     MADE.get_or_init(|| {
         let sources = ["signing/src", "offline-repo/src", "hardening/tests/support"];
         common::shared("hardening", &sources, |place| {
-            fs::write(place.join("upstream.tsk"), upstream_key().as_tsk().to_vec().unwrap()).unwrap();
+            fs::write(place.join("upstream.tsk"), archive::key().as_tsk().to_vec().unwrap()).unwrap();
             let upstream = Upstream::read(&place.join("upstream.tsk"));
             publish_release(place, "1.0.0", &upstream, Tamper::None, site());
         })
@@ -141,14 +145,6 @@ pub enum Tamper {
     OtherData,
 }
 
-fn upstream_key() -> openpgp::Cert {
-    let created = std::time::SystemTime::from(now() - Duration::days(30));
-    let builder = openpgp::cert::CertBuilder::new()
-        .add_userid("Test archive")
-        .add_signing_subkey();
-    builder.set_creation_time(created).generate().unwrap().0
-}
-
 impl Upstream {
     fn read(path: &Path) -> Self {
         let key = openpgp::Cert::from_file(path).unwrap();
@@ -164,28 +160,6 @@ impl Upstream {
             keyring: self.keyring.path().to_path_buf(),
             signed_by: BTreeMap::from([(suite, vec![self.key.fingerprint().to_hex()])]),
         }
-    }
-
-    fn sign(&self, text: &str) -> Vec<u8> {
-        let policy = openpgp::policy::StandardPolicy::new();
-        let key = self
-            .key
-            .keys()
-            .with_policy(&policy, None)
-            .for_signing()
-            .secret()
-            .next()
-            .unwrap();
-        let pair = key.key().clone().into_keypair().unwrap();
-        let mut signed = Vec::new();
-        let mut message = Signer::new(Message::new(&mut signed), pair)
-            .unwrap()
-            .cleartext()
-            .build()
-            .unwrap();
-        message.write_all(text.as_bytes()).unwrap();
-        message.finalize().unwrap();
-        signed
     }
 
     /// `upstream.tar` and the bill of materials.
@@ -209,15 +183,18 @@ impl Upstream {
         let compressed = pack(&plain);
         let date: DateTime<Utc> = now() - Duration::hours(2);
         let date = DateTime::from_timestamp(date.timestamp(), 0).unwrap();
-        let inrelease = self.sign(&format!(
-            "Origin: Test\nSuite: stable\nCodename: trixie\nDate: {}\nArchitectures: amd64\nComponents: main\nSHA256:\n {} {} \
+        let inrelease = archive::sign(
+            &self.key,
+            &format!(
+                "Origin: Test\nSuite: stable\nCodename: trixie\nDate: {}\nArchitectures: amd64\nComponents: main\nSHA256:\n {} {} \
              main/binary-amd64/Packages\n {} {} main/binary-amd64/Packages.xz\n",
-            date.format("%a, %d %b %Y %H:%M:%S UTC"),
-            Sha256::of(plain.as_bytes()),
-            plain.len(),
-            Sha256::of(&compressed),
-            compressed.len()
-        ));
+                date.format("%a, %d %b %Y %H:%M:%S UTC"),
+                Sha256::of(plain.as_bytes()),
+                plain.len(),
+                Sha256::of(&compressed),
+                compressed.len()
+            ),
+        );
         let signed_at =
             signing::openpgp::verify_cleartext(self.keyring.path(), &inrelease, now() + Duration::minutes(1))
                 .unwrap()
@@ -373,6 +350,15 @@ pub fn publish_release(directory: &Path, version: &str, upstream: &Upstream, tam
     };
     publish(&repository, &options, &mut |_, _| ()).unwrap();
     place
+}
+
+/// What failed or could not be checked, one line each.
+pub fn bad(report: &Report) -> String {
+    [Outcome::Fail, Outcome::CouldNotCheck]
+        .iter()
+        .flat_map(|&outcome| report.findings(outcome))
+        .map(|(_, finding)| format!("{}: {:?}\n", finding.id, finding.verdict))
+        .collect()
 }
 
 /// The target's file of a part in a repository.

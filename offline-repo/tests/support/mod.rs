@@ -6,6 +6,9 @@
 #[path = "../../../signing/tests/common/mod.rs"]
 pub mod common;
 
+#[path = "../../../signing/tests/common/archive.rs"]
+mod archive;
+
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -17,7 +20,6 @@ use offline_repo::publish;
 use offline_repo::repository::Repository;
 use sequoia_openpgp as openpgp;
 use sequoia_openpgp::serialize::SerializeInto;
-use sequoia_openpgp::serialize::stream::{Message, Signer};
 use signing::clock::now;
 use signing::digest::Sha256;
 use signing::process::Cmd;
@@ -62,15 +64,9 @@ pub struct Archive {
 
 impl Archive {
     pub fn new() -> Self {
-        let (key, _) = openpgp::cert::CertBuilder::new()
-            .add_userid("Test archive")
-            .add_signing_subkey()
-            .set_creation_time(std::time::SystemTime::from(now() - Duration::days(30)))
-            .generate()
-            .unwrap();
         let archive = Self {
             directory: tempfile::tempdir().unwrap(),
-            key,
+            key: archive::key(),
             date: now() - Duration::hours(1),
             valid_until: None,
             codename: "small",
@@ -142,26 +138,7 @@ impl Archive {
             Sha256::of(compressed),
             compressed.len()
         );
-        fs::write(dists.join("InRelease"), self.sign(&release)).unwrap();
-    }
-
-    fn sign(&self, text: &str) -> Vec<u8> {
-        let policy = openpgp::policy::StandardPolicy::new();
-        let key = self
-            .key
-            .keys()
-            .with_policy(&policy, None)
-            .for_signing()
-            .secret()
-            .next()
-            .unwrap();
-        let pair = key.key().clone().into_keypair().unwrap();
-        let mut signed = Vec::new();
-        let signer = Signer::new(Message::new(&mut signed), pair).unwrap().cleartext();
-        let mut message = signer.build().unwrap();
-        message.write_all(text.as_bytes()).unwrap();
-        message.finalize().unwrap();
-        signed
+        fs::write(dists.join("InRelease"), archive::sign(&self.key, &release)).unwrap();
     }
 }
 

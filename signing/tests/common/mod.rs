@@ -15,6 +15,7 @@ use chrono::Duration;
 use serde_json::Value;
 use signing::clock::now;
 use signing::digest::{Hasher, Sha256};
+use signing::durable::Lock;
 use signing::keys::Passphrase;
 use signing::process::Cmd;
 use signing::site::Plan;
@@ -130,8 +131,8 @@ pub fn assert_closed_pipe(cmd: Cmd) {
     assert!(!err.contains("panicked") && !err.contains("ipe"), "{err}");
 }
 
-/// Starts a program and kills it as soon as `when` is true; false when it ended before.
-pub fn killed(cmd: Cmd, when: impl Fn() -> bool) -> bool {
+/// Starts a program, which locks this directory, and kills it as soon as `when` is true; false when it ended before.
+pub fn killed(cmd: Cmd, locked: &Path, when: impl Fn() -> bool) -> bool {
     let mut child = cmd.spawn(Stdio::null(), Stdio::null()).unwrap();
     while !when() {
         if child.try_wait().unwrap().is_some() {
@@ -140,8 +141,13 @@ pub fn killed(cmd: Cmd, when: impl Fn() -> bool) -> bool {
         std::thread::yield_now();
     }
     child.kill().unwrap();
+    let status = child.wait().unwrap();
+    // A process that the killed one was just starting holds a copy of the lock until it executes its program.
+    while locked.is_dir() && Lock::take(locked).is_err() {
+        std::thread::yield_now();
+    }
     // A program that ended in the meantime was not killed.
-    child.wait().unwrap().code().is_none()
+    status.code().is_none()
 }
 
 pub fn is_root() -> bool {
