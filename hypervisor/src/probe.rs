@@ -40,6 +40,7 @@ pub fn ask(program: impl AsRef<std::ffi::OsStr>, args: &[&str], seconds: u32) ->
             }
         }
         Err(error @ (ProcessError::Start { .. } | ProcessError::Failed { .. })) => Answer::Missing(error.to_string()),
+        Err(error @ ProcessError::TooMuch { .. }) => Answer::Failed(error.to_string()),
     }
 }
 

@@ -2,17 +2,21 @@
 //! The one door to processes.
 //!
 //! A program is started with an argument vector (never through a shell), with the environment that it needs and no more,
-//! and an error carries the whole command line and the end of what the program said.
+//! and an error carries the whole command line and the end of what the program said. What it says is read into memory up to
+//! a limit: a program that reads foreign bytes could be made to talk without end.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
 
 /// How much of a program's complaint is quoted in an error.
 const COMPLAINT: usize = 4096;
+/// How much a program may say on each of its outputs, unless the caller says otherwise.
+const LIMIT: u64 = 64 << 20;
 
 /// A process that could not be started or that failed.
 #[derive(Debug, thiserror::Error)]
@@ -35,12 +39,29 @@ pub enum ProcessError {
         /// The end of its standard error.
         complaint: String,
     },
+    /// The program said more than anybody wants to hold in memory, and was stopped.
+    #[error("`{command}` printed more than {limit} bytes and was stopped: look at what it was given")]
+    TooMuch {
+        /// The command line.
+        command: String,
+        /// What one output may hold.
+        limit: u64,
+    },
 }
 
 /// A command line to be run.
 pub struct Cmd {
     command: Command,
     input: Option<Vec<u8>>,
+    limit: u64,
+}
+
+/// How a program ended, and what it said.
+struct Ended {
+    line: String,
+    status: ExitStatus,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
 }
 
 impl Cmd {
@@ -54,7 +75,11 @@ impl Cmd {
         let mut full = path;
         full.push(":/usr/sbin:/sbin");
         command.env("PATH", full);
-        Self { command, input: None }
+        Self {
+            command,
+            input: None,
+            limit: LIMIT,
+        }
     }
 
     /// Adds one argument.
@@ -92,21 +117,23 @@ impl Cmd {
         self
     }
 
-    /// Runs to the end and returns standard output, which the caller knows to be small.
+    /// Bounds what the program may say on each output, instead of 64 MiB. One that says more is stopped.
+    #[must_use]
+    pub const fn limit(mut self, bytes: u64) -> Self {
+        self.limit = bytes;
+        self
+    }
+
+    /// Runs to the end and returns standard output.
     ///
     /// # Errors
-    /// When it cannot be started or ends with a failure.
-    pub fn output(mut self) -> Result<Vec<u8>, ProcessError> {
-        self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let (line, child) = self.start()?;
-        let output = child.wait_with_output().map_err(|source| ProcessError::Start {
-            command: line.clone(),
-            source,
-        })?;
-        if output.status.success() {
-            Ok(output.stdout)
+    /// When it cannot be started, ends with a failure or says more than its limit.
+    pub fn output(self) -> Result<Vec<u8>, ProcessError> {
+        let ended = self.finish()?;
+        if ended.status.success() {
+            Ok(ended.stdout)
         } else {
-            Err(failed(line, output.status, &output.stderr))
+            Err(failed(ended.line, ended.status, &ended.stderr))
         }
     }
 
@@ -145,17 +172,42 @@ impl Cmd {
         ))
     }
 
-    /// Runs to the end and returns how it ended with both outputs; only a failure to start is an error.
+    /// Runs to the end and returns how it ended with both outputs; that it failed is no error.
     ///
     /// # Errors
-    /// When it cannot be started.
-    pub fn status(mut self) -> Result<(ExitStatus, Vec<u8>, Vec<u8>), ProcessError> {
+    /// When it cannot be started or says more than its limit.
+    pub fn status(self) -> Result<(ExitStatus, Vec<u8>, Vec<u8>), ProcessError> {
+        let ended = self.finish()?;
+        Ok((ended.status, ended.stdout, ended.stderr))
+    }
+
+    /// Runs to the end with both outputs in memory, each up to the limit.
+    fn finish(mut self) -> Result<Ended, ProcessError> {
+        let limit = self.limit;
         self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let (line, child) = self.start()?;
-        let output = child
-            .wait_with_output()
-            .map_err(|source| ProcessError::Start { command: line, source })?;
-        Ok((output.status, output.stdout, output.stderr))
+        let (line, mut child) = self.start()?;
+        let said = listen(&mut child, limit);
+        if said.is_err() {
+            // Its end is waited for below. What a program of its own goes on saying meets closed pipes.
+            drop(child.kill());
+        }
+        let ended = child.wait();
+        let io = |source| ProcessError::Start {
+            command: line.clone(),
+            source,
+        };
+        let (stdout, stderr) = match said {
+            Ok(said) => said,
+            Err(None) => return Err(ProcessError::TooMuch { command: line, limit }),
+            Err(Some(source)) => return Err(io(source)),
+        };
+        let status = ended.map_err(io)?;
+        Ok(Ended {
+            line,
+            status,
+            stdout,
+            stderr,
+        })
     }
 
     /// Starts it with the given outputs and leaves the waiting to the caller.
@@ -196,6 +248,38 @@ impl fmt::Display for Cmd {
     }
 }
 
+/// Reads both outputs at once, as a program may fill either pipe while nobody reads it. An error without a cause means that
+/// one of them went over the limit; the other is then not waited for.
+fn listen(child: &mut Child, limit: u64) -> Result<(Vec<u8>, Vec<u8>), Option<io::Error>> {
+    let (tell, told) = mpsc::channel();
+    let outputs: [Option<Box<dyn Read + Send>>; 2] = [
+        child.stdout.take().map(|pipe| Box::new(pipe) as _),
+        child.stderr.take().map(|pipe| Box::new(pipe) as _),
+    ];
+    for (index, pipe) in outputs.into_iter().enumerate() {
+        let (Some(pipe), tell) = (pipe, tell.clone()) else {
+            continue;
+        };
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            let read = pipe.take(limit.saturating_add(1)).read_to_end(&mut bytes);
+            // Nobody listens any more when the other output was too long.
+            drop(tell.send((index, read.map(|_| bytes))));
+        });
+    }
+    drop(tell);
+    let mut said = [Vec::new(), Vec::new()];
+    for (index, bytes) in told {
+        let bytes = bytes.map_err(Some)?;
+        if bytes.len() as u64 > limit {
+            return Err(None);
+        }
+        said[index] = bytes;
+    }
+    let [stdout, stderr] = said;
+    Ok((stdout, stderr))
+}
+
 fn failed(command: String, status: ExitStatus, said: &[u8]) -> ProcessError {
     let end = &said[said.len().saturating_sub(COMPLAINT)..];
     let complaint = String::from_utf8_lossy(end).trim().to_owned();
@@ -234,5 +318,22 @@ mod tests {
     #[test]
     fn input_reaches_the_program() {
         assert_eq!(Cmd::new("cat").input("hello").output().unwrap(), b"hello");
+    }
+
+    #[test]
+    fn a_program_that_talks_without_end_is_stopped() {
+        for output in ["", " >&2"] {
+            let error = Cmd::new("sh")
+                .arg("-c")
+                .arg(format!("while :; do echo more; done{output}"))
+                .limit(100_000)
+                .status()
+                .unwrap_err();
+            assert!(matches!(error, ProcessError::TooMuch { limit: 100_000, .. }), "{error}");
+            assert!(error.to_string().contains("sh -c while"), "{error}");
+        }
+        let exact = Cmd::new("sh").args(["-c", "echo 1234; echo 567 >&2"]).limit(5);
+        assert_eq!(exact.output().unwrap(), b"1234\n");
+        assert!(Cmd::new("echo").arg("12345").limit(5).output().is_err());
     }
 }

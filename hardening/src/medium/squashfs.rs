@@ -39,7 +39,9 @@ fn tool(error: ProcessError) -> MediumError {
         ProcessError::Start { .. } => MediumError::Tool(format!(
             "{error} (install Debian's package squashfs-tools on the machine that audits)"
         )),
-        ProcessError::Failed { .. } => malformed(format!("the squashfs does not read: {error}")),
+        ProcessError::Failed { .. } | ProcessError::TooMuch { .. } => {
+            malformed(format!("the squashfs does not read: {error}"))
+        }
     }
 }
 
