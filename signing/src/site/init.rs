@@ -18,7 +18,7 @@ use crate::durable::{self, Lock};
 use crate::keys::{self, Algorithm, MetadataKey, Passphrase, PrivateKey};
 use crate::openpgp;
 use crate::output::Refused;
-use crate::secureboot::{Guid, Identity, Variable, sign_update, signature_list};
+use crate::secureboot::{Identity, Variable, random_guid, sign_update, signature_list};
 use crate::tuf::author::{self, Header, KeySet, RootPlan, Signer};
 
 /// A common name holds 64 characters, of which our own words take some.
@@ -201,7 +201,7 @@ fn secure_boot(
     progress: &mut dyn FnMut(&str),
 ) -> Result<SecureBootFacts> {
     let trust = staging.join("trust");
-    let owner = Guid::random()?;
+    let owner = random_guid()?;
     public(&trust.join(Trust::OWNER), format!("{owner}\n").as_bytes())?;
     let mut made = Vec::new();
     for (variable, what) in [
