@@ -5,10 +5,12 @@
 //! nothing verifies, for every section that is missing: so all three sections are always there.
 
 use std::fs;
+use std::io::Cursor;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use signing::digest::Sha256;
+use signing::secureboot::{PeHeaders, PeSection};
 use tempfile::TempDir;
 
 use crate::policy::Boot;
@@ -132,7 +134,7 @@ pub fn installer_command_line(boot: &Boot, root_hash: &Sha256) -> String {
     format!("bastide.roothash={root_hash} {}", boot.install)
 }
 
-/// The layout of a PE image (Microsoft's PE format, 32+).
+/// What of an image's layout decides where further sections go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sections {
     base: u64,
@@ -142,48 +144,26 @@ pub struct Sections {
 }
 
 impl Sections {
-    /// Reads the headers of an image; every offset is checked.
+    /// Reads the headers of an image.
     ///
     /// # Errors
     /// When it is no 64-bit PE image.
     pub fn parse(image: &[u8]) -> Result<Self> {
-        let bytes = |at: usize, length: usize| {
-            at.checked_add(length)
-                .and_then(|end| image.get(at..end))
-                .context("the PE image is cut short")
-        };
-        let number = |at: usize, length: usize| {
-            bytes(at, length).map(|bytes| bytes.iter().rev().fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte)))
-        };
-        if bytes(0, 2)? != b"MZ" {
-            bail!("not a PE image: it does not start with MZ");
+        let headers = PeHeaders::read(&mut Cursor::new(image))?;
+        if !headers.alignment.is_power_of_two() {
+            bail!(
+                "the PE image aligns its sections to {}, which is no power of two",
+                headers.alignment
+            );
         }
-        let header = usize::try_from(number(0x3c, 4)?)?;
-        if bytes(header, 4)? != b"PE\0\0" || number(header + 24, 2)? != 0x20b {
-            bail!("not a 64-bit PE image");
-        }
-        let count = usize::try_from(number(header + 6, 2)?)?;
-        let optional = usize::try_from(number(header + 20, 2)?)?;
-        let base = number(header + 24 + 24, 8)?;
-        let alignment = number(header + 24 + 32, 4)?;
-        if !alignment.is_power_of_two() {
-            bail!("the PE image aligns its sections to {alignment}, which is no power of two");
-        }
-        let table = header + 24 + optional;
-        let mut end = 0;
-        let mut names = Vec::new();
-        for at in (0..count).map(|index| table + index * 40) {
-            let name = &bytes(at, 40)?[..8];
-            names.push(String::from_utf8_lossy(name).trim_end_matches('\0').to_owned());
-            // The raw size counts too: a loader copies that much.
-            let size = number(at + 8, 4)?.max(number(at + 16, 4)?);
-            end = end.max(number(at + 12, 4)? + size);
-        }
+        // The raw size counts too: a loader copies that much.
+        let end =
+            |section: &PeSection| u64::from(section.address) + u64::from(section.virtual_size.max(section.stored));
         Ok(Self {
-            base,
-            alignment,
-            end,
-            names,
+            base: headers.base,
+            alignment: headers.alignment.into(),
+            end: headers.sections.iter().map(end).max().unwrap_or(0),
+            names: headers.sections.into_iter().map(|section| section.name).collect(),
         })
     }
 

@@ -23,7 +23,7 @@ mod variables;
 
 pub use authenticode::{PeSignature, sign_pe, verify_pe};
 pub use identity::{Certificate, Identity};
-pub use pe::{Layout, authenticode_sha256};
+pub use pe::{Layout, PeHeaders, PeSection, authenticode_sha256, pe_section};
 pub use variables::{SignatureList, Variable, random_guid, sign_update, signature_list, verify_update};
 
 pub use crate::guid::Guid;
@@ -37,6 +37,9 @@ pub enum SecureBootError {
     /// The file is not a UEFI boot image that can be signed or verified.
     #[error("not a PE32+ image as UEFI wants it: {0}")]
     Image(String),
+    /// The file cannot be read.
+    #[error("cannot read the image")]
+    Read(#[source] std::io::Error),
     /// The image already carries a signature.
     #[error("the image is signed already; sign the unsigned one")]
     Signed,

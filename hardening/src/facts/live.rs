@@ -11,10 +11,10 @@ use std::path::Path;
 use rustix::io::Errno;
 use signing::digest::{self, Sha256};
 use signing::process::Cmd;
-use signing::secureboot;
+use signing::secureboot::{self, pe_section};
 
 use super::esp::{self, Esp};
-use super::{FILE_LIMIT, Facts, Found, Kind, Known, Ran, Unknown, Walk, pe};
+use super::{FILE_LIMIT, Facts, Found, Kind, Known, Ran, SECTION_LIMIT, Unknown, Walk};
 
 /// The most entries that one walk visits: a bound, far above any root file system of ours.
 const WALK_LIMIT: usize = 4_000_000;
@@ -126,18 +126,17 @@ impl Facts for Live {
     }
 
     fn section(&self, path: &str, section: &str) -> Known<Option<Vec<u8>>> {
+        let unknown = |error| Unknown(format!("cannot read {path}: {:#}", anyhow::Error::new(error)));
         if let Some((esp, inner)) = self.esp(path)? {
             let Some(image) = esp.read(&inner)? else {
                 return Ok(None);
             };
-            return there(path, "read", pe::section(Cursor::new(image), section)).map(Option::flatten);
+            return pe_section(Cursor::new(image), section, SECTION_LIMIT).map_err(unknown);
         }
-        let bytes = there(
-            path,
-            "read",
-            fs::File::open(path).and_then(|file| pe::section(file, section)),
-        )?;
-        Ok(bytes.flatten())
+        match there(path, "read", fs::File::open(path))? {
+            Some(file) => pe_section(file, section, SECTION_LIMIT).map_err(unknown),
+            None => Ok(None),
+        }
     }
 
     fn boot_signature(&self, path: &str, certificate: &[u8]) -> Known<Option<Result<String, String>>> {

@@ -6,19 +6,19 @@
 
 mod esp;
 mod live;
-mod pe;
 mod recorded;
 
 use std::fmt;
 
 pub use live::Live;
-pub(crate) use pe::section;
 pub use recorded::{Recorded, Recorder};
 use serde::{Deserialize, Serialize};
 use signing::digest::Sha256;
 
 /// No file that a check reads whole is longer than this.
 pub const FILE_LIMIT: u64 = 16 << 20;
+/// The longest section of a boot image that is read: command lines are short.
+pub(crate) const SECTION_LIMIT: u64 = 1 << 20;
 
 /// Why a fact cannot be had.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

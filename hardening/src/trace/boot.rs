@@ -8,7 +8,7 @@ use signing::secureboot;
 
 use super::of_error;
 use super::trust::Trust;
-use crate::facts::section;
+use crate::facts::SECTION_LIMIT;
 use crate::report::Finding;
 
 /// Judges a boot image.
@@ -47,7 +47,7 @@ fn names_root(id: &str, image: &[u8], root_hash: Option<Sha256>) -> Finding {
     let mut line = None;
     // A unified Xen image has its configuration in `.config`, a unified kernel image its command line in `.cmdline`.
     for name in [".config", ".cmdline"] {
-        match section(Cursor::new(image), name) {
+        match secureboot::pe_section(Cursor::new(image), name, SECTION_LIMIT) {
             Ok(Some(content)) => line = Some(String::from_utf8_lossy(&content).into_owned()),
             Ok(None) => {}
             Err(error) => return Finding::fail(id, title, error.to_string()),

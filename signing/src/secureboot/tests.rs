@@ -344,3 +344,55 @@ fn efitools_make_the_same_bytes() {
         );
     }
 }
+
+/// The small image with one of its two sections named and cut to `used` bytes.
+fn with_section(name: &[u8], used: u32) -> Vec<u8> {
+    let mut image = image(0);
+    let at = 0x58 + 240 + 40;
+    image[at..at + 8].fill(0);
+    image[at..at + name.len()].copy_from_slice(name);
+    image[at + 8..at + 12].copy_from_slice(&used.to_le_bytes());
+    image
+}
+
+#[test]
+fn a_section_is_read_without_its_padding() {
+    let content = |image: &[u8], name| pe_section(std::io::Cursor::new(image), name, 0x200);
+    let image = with_section(b".config", 9);
+    assert_eq!(content(&image, ".config").unwrap().unwrap(), image[0x400..0x409]);
+    assert_eq!(content(&image, ".kernel").unwrap(), None);
+    // Without a size in memory it is as long as in the file; a size beyond the file's is that of the file.
+    for used in [0, 0x1000] {
+        let image = with_section(b".config", used);
+        assert_eq!(content(&image, ".config").unwrap().unwrap().len(), 0x200);
+    }
+    // A name may take all eight bytes.
+    let image = with_section(b".ramdisk", 1);
+    assert!(content(&image, ".ramdisk").unwrap().is_some());
+}
+
+#[test]
+fn hostile_headers_are_refused_and_take_no_memory() {
+    let read = |image: &[u8]| pe_section(std::io::Cursor::new(image), ".config", 0x1ff);
+    let honest = with_section(b".config", 0x100);
+    assert!(read(&honest).is_ok());
+    let foreign = b"\x7fELF".repeat(200);
+    let mut many = honest.clone();
+    many[0x46] = 97;
+    let long = with_section(b".config", 0x200);
+    let mut far = honest.clone();
+    far[0x58 + 240 + 40 + 23] = 0xff;
+    let mut nowhere = honest.clone();
+    nowhere[0x3c..0x40].fill(0xff);
+    let mut narrow = honest.clone();
+    narrow[0x54] = 111;
+    for (index, image) in [&foreign[..], &many, &long, &far, &nowhere, &narrow, &honest[..0x480]]
+        .into_iter()
+        .enumerate()
+    {
+        assert!(matches!(read(image), Err(SecureBootError::Image(_))), "{index}");
+    }
+    for length in 0..0x58 + 240 + 80 {
+        assert!(read(&honest[..length]).is_err(), "cut at {length}");
+    }
+}
