@@ -135,10 +135,7 @@ impl<R: Read + Seek> BundleSource<R> {
 
 impl<R: Read + Seek> Source for BundleSource<R> {
     fn metadata(&mut self, name: &str, max: u64) -> Result<Option<Vec<u8>>, SourceError> {
-        let io = |source| SourceError::Io {
-            name: name.to_owned(),
-            source,
-        };
+        let io = |source| SourceError::of_read(name, source);
         let Some(mut reader) = self.tar.read(&format!("metadata/{name}")).map_err(io)? else {
             return Ok(None);
         };
@@ -158,10 +155,7 @@ impl<R: Read + Seek> Source for BundleSource<R> {
     }
 
     fn target(&mut self, path: &str) -> Result<Option<Box<dyn Read + '_>>, SourceError> {
-        let io = |source| SourceError::Io {
-            name: path.to_owned(),
-            source,
-        };
+        let io = |source| SourceError::of_read(path, source);
         let Some(reader) = self.tar.read(&format!("targets/{path}.zst")).map_err(io)? else {
             return Ok(None);
         };

@@ -15,12 +15,11 @@ pub mod trust;
 mod tuf;
 mod verity;
 
-use std::io::ErrorKind;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use signing::output::Refused;
-use signing::tuf::{SourceError, TufError};
+use signing::tuf::TufError;
 
 use crate::verdict::Verdict;
 
@@ -44,10 +43,7 @@ pub struct Inventory {
 
 /// The verdict on an error: a refusal fails, and what kept us from judging could not be checked.
 pub(crate) fn of_tuf(error: &TufError) -> Verdict {
-    // A compressed member that does not unpack was read, and is damaged.
-    let damaged =
-        matches!(error, TufError::Source(SourceError::Io { source, .. }) if source.kind() == ErrorKind::InvalidData);
-    if error.is_refusal() || damaged {
+    if error.is_refusal() {
         Verdict::Fail(error.reason())
     } else {
         Verdict::CouldNotCheck(error.reason())

@@ -18,7 +18,6 @@ mod stick;
 mod write;
 
 use std::fmt;
-use std::io::ErrorKind;
 
 use anyhow::{Context, Result, bail};
 use offline_repo::bundle::BundleSource;
@@ -28,7 +27,7 @@ use signing::digest::{Sha256, read_bounded};
 use signing::output::Refused;
 use signing::release::{Part, Version};
 use signing::secureboot;
-use signing::tuf::{Client, Datastore, DirectorySource, Limits, Source, SourceError, TufError, VerifiedTarget};
+use signing::tuf::{Client, Datastore, DirectorySource, Limits, Source, TufError, VerifiedTarget};
 
 use crate::bootentries::Firmware;
 use crate::confirm;
@@ -275,12 +274,6 @@ fn step<T>(
 fn judged(error: TufError) -> anyhow::Error {
     if error.is_refusal() {
         return Refused(format!("{}: {}", error.code(), error.reason())).into();
-    }
-    if let TufError::Source(SourceError::Io { name, source }) = &error
-        && matches!(source.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof)
-    {
-        // The carrier's own checksum failed before ours could: the bytes are as wrong.
-        return Refused(format!("hash-mismatch: {name} is damaged: {source}")).into();
     }
     error.into()
 }

@@ -160,7 +160,8 @@ impl TufError {
             Self::Equivocation { .. } => "equivocation",
             Self::VersionMismatch { .. } => "version-mismatch",
             Self::Expired { .. } => "expired",
-            Self::HashMismatch { .. } => "hash-mismatch",
+            // The carrier's own checksum failed before ours could: the bytes are as wrong.
+            Self::HashMismatch { .. } | Self::Source(SourceError::Damaged { .. }) => "hash-mismatch",
             Self::Length { .. } => "length",
             Self::UnknownTarget { .. } => "unknown-target",
             Self::Malformed { .. } => "malformed",

@@ -20,6 +20,14 @@ pub enum SourceError {
         /// Why.
         source: io::Error,
     },
+    /// It was read, and its carrier (an archive, a compressed form, a length of its own) shows that it was altered or cut.
+    #[error("{name} is damaged: {source}")]
+    Damaged {
+        /// The file.
+        name: String,
+        /// What is wrong.
+        source: io::Error,
+    },
     /// There is more than the client takes.
     #[error("{name} is longer than the {limit} bytes that are allowed")]
     TooLong {
@@ -34,6 +42,19 @@ pub enum SourceError {
         /// The file.
         name: String,
     },
+}
+
+impl SourceError {
+    /// The error for a read that failed. Bytes that came and cannot be right are another thing than bytes that did not come:
+    /// a source says so with [`io::ErrorKind::InvalidData`] or [`io::ErrorKind::UnexpectedEof`].
+    #[must_use]
+    pub fn of_read(name: &str, source: io::Error) -> Self {
+        let name = name.to_owned();
+        match source.kind() {
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Self::Damaged { name, source },
+            _ => Self::Io { name, source },
+        }
+    }
 }
 
 /// A repository as seen by a client.
@@ -100,10 +121,7 @@ impl DirectorySource {
 }
 
 fn open(directory: &Path, name: &str) -> Result<Option<File>, SourceError> {
-    let io = |source| SourceError::Io {
-        name: name.to_owned(),
-        source,
-    };
+    let io = |source| SourceError::of_read(name, source);
     if check_target_name(name).is_err() {
         return Err(SourceError::NotAFile { name: name.to_owned() });
     }
@@ -131,10 +149,7 @@ impl Source for DirectorySource {
                 name: name.to_owned(),
                 limit: max,
             }),
-            Err(source) => Err(SourceError::Io {
-                name: name.to_owned(),
-                source,
-            }),
+            Err(source) => Err(SourceError::of_read(name, source)),
         }
     }
 
@@ -145,6 +160,7 @@ impl Source for DirectorySource {
 
 #[cfg(test)]
 mod tests {
+    use super::super::TufError;
     use super::*;
 
     #[test]
@@ -157,6 +173,20 @@ mod tests {
             gone.metadata("timestamp.json", 10),
             Err(SourceError::Io { .. })
         ));
+    }
+
+    #[test]
+    fn tells_damaged_from_unreachable() {
+        let error = |kind: io::ErrorKind| TufError::from(SourceError::of_read("host/1.0.0/root.erofs", kind.into()));
+        for kind in [io::ErrorKind::InvalidData, io::ErrorKind::UnexpectedEof] {
+            let damaged = error(kind);
+            assert!(damaged.is_refusal(), "{damaged}");
+            assert_eq!(damaged.code(), "hash-mismatch");
+            assert!(damaged.reason().starts_with("host/1.0.0/root.erofs is damaged"));
+        }
+        let unplugged = error(io::ErrorKind::Other);
+        assert!(!unplugged.is_refusal(), "{unplugged}");
+        assert_eq!(unplugged.code(), "source");
     }
 
     #[test]

@@ -321,7 +321,7 @@ impl<S: Source> Client<S> {
                 Ok(0) => break,
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(source) => return Err(SourceError::Io { name: path, source }.into()),
+                Err(source) => return Err(SourceError::of_read(&path, source).into()),
             };
             taken += count as u64;
             // 5.7.3: at most the number of bytes that the targets metadata names.
