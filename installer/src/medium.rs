@@ -19,7 +19,7 @@ use hypervisor::layout::{self, ImageRelease};
 use signing::digest;
 use signing::openpgp;
 use signing::output::Refused;
-use signing::release::{Custom, Part, PartFile, Version};
+use signing::release::{self, Part, PartFile, Version};
 use signing::tuf::{Client, Datastore, DirectorySource, Limits, Trail, VerifiedTarget};
 use signing::{clock, output};
 
@@ -258,56 +258,33 @@ fn find_release(
     client: &mut Client<DirectorySource>,
     version: Option<Version>,
 ) -> Result<(ReleaseFacts, Vec<(Part, VerifiedTarget)>)> {
-    let mut all = Vec::new();
-    for target in client.targets()? {
-        // The repository may carry other things than host images.
-        if !target.name.starts_with("host/") {
-            continue;
-        }
-        let custom = target.custom.clone().unwrap_or_default();
-        let custom: Custom = serde_json::from_value(custom)
-            .with_context(|| format!("cannot understand what is signed about {}", target.name))?;
-        if target.name != custom.part.target(custom.version) || target.length != custom.size {
-            return Err(refuse(format!(
-                "what is signed about {} contradicts its name or length",
-                target.name
-            )));
-        }
-        all.push((custom, target));
-    }
-    let version = version
-        .or_else(|| all.iter().map(|(custom, _)| custom.version).max())
-        .ok_or_else(|| refuse("the medium carries no release".into()))?;
-    all.retain(|(custom, _)| custom.version == version);
-    let (first, _) = all.first().ok_or_else(|| {
-        refuse(format!(
-            "the medium does not carry release {version}, which this installer belongs to"
-        ))
-    })?;
-    let mut release = ReleaseFacts {
-        version,
-        channel: first.channel.clone(),
-        root_hash: first.root_hash,
-        parts: Vec::new(),
+    let mut releases = release::offered(&client.targets()?)?;
+    let found = match version {
+        Some(version) => releases
+            .into_iter()
+            .find(|release| release.version == version)
+            .ok_or_else(|| {
+                refuse(format!(
+                    "the medium does not carry release {version}, which this installer belongs to"
+                ))
+            })?,
+        None => releases
+            .pop()
+            .ok_or_else(|| refuse("the medium carries no release".into()))?,
     };
-    let mut targets = Vec::new();
-    for part in Part::ALL {
-        let Some((custom, target)) = all.iter().find(|(custom, _)| custom.part == part) else {
-            return Err(refuse(format!("release {version} has no {}", part.file())));
-        };
-        if custom.root_hash != release.root_hash || custom.channel != release.channel {
-            return Err(refuse(format!(
-                "the parts of release {version} belong to different builds"
-            )));
-        }
-        release.parts.push(PartFile {
-            part,
-            size: target.length,
-            sha256: target.sha256,
-        });
-        targets.push((part, target.clone()));
-    }
-    Ok((release, targets))
+    found.require(&Part::ALL)?;
+    let file = |(part, target): (&Part, &VerifiedTarget)| PartFile {
+        part: *part,
+        size: target.length,
+        sha256: target.sha256,
+    };
+    let facts = ReleaseFacts {
+        version: found.version,
+        channel: found.channel,
+        root_hash: found.root_hash,
+        parts: found.parts.iter().map(file).collect(),
+    };
+    Ok((facts, found.parts.into_iter().collect()))
 }
 
 fn refuse(why: String) -> anyhow::Error {

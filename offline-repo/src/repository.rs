@@ -21,7 +21,7 @@ use serde::Serialize;
 use signing::digest::{self, Sha256};
 use signing::durable;
 use signing::output::Refused;
-use signing::release::{Custom, Part, Version};
+use signing::release::{self, Offered, Part, Version};
 use signing::tuf::{Client, Datastore, DirectorySource, Limits, Source, Trail, VerifiedTarget};
 
 /// The largest root or signature of one that is read.
@@ -76,43 +76,23 @@ impl Published {
 /// # Errors
 /// [`Refused`] in the chain when targets contradict each other or their names.
 pub fn releases(targets: &[VerifiedTarget], present: &dyn Fn(&VerifiedTarget) -> bool) -> Result<Vec<Published>> {
-    let refused = |why: String| anyhow!(Refused(why));
-    let mut found: BTreeMap<Version, Published> = BTreeMap::new();
-    for target in targets {
-        if !target.name.starts_with("host/") {
-            continue;
-        }
-        let custom = target.custom.clone().unwrap_or_default();
-        let custom: Custom = serde_json::from_value(custom)
-            .map_err(|error| refused(format!("the target {} does not say what it is: {error}", target.name)))?;
-        if target.name != custom.part.target(custom.version) || target.length != custom.size {
-            return Err(refused(format!("the target {} says that it is another", target.name)));
-        }
-        let release = found.entry(custom.version).or_insert_with(|| Published {
-            version: custom.version,
-            channel: custom.channel.clone(),
-            root_hash: custom.root_hash,
-            parts: Vec::new(),
-        });
-        if release.channel != custom.channel || release.root_hash != custom.root_hash {
-            return Err(refused(format!(
-                "the targets of release {} disagree on channel or root hash",
-                custom.version
-            )));
-        }
-        release.parts.push(PublishedPart {
-            part: custom.part,
-            target: target.name.clone(),
-            size: target.length,
-            sha256: target.sha256,
-            present: present(target),
-        });
-    }
-    let mut releases: Vec<_> = found.into_values().collect();
-    releases
-        .iter_mut()
-        .for_each(|release| release.parts.sort_by_key(|part| part.part));
-    Ok(releases)
+    let published = |release: Offered| Published {
+        version: release.version,
+        channel: release.channel,
+        root_hash: release.root_hash,
+        parts: release
+            .parts
+            .into_iter()
+            .map(|(part, target)| PublishedPart {
+                part,
+                present: present(&target),
+                target: target.name,
+                size: target.length,
+                sha256: target.sha256,
+            })
+            .collect(),
+    };
+    Ok(release::offered(targets)?.into_iter().map(published).collect())
 }
 
 /// A repository's directory.

@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Sha256;
 
+mod offered;
+
+pub use offered::{Offered, newest, offered};
+
 /// A release's version: three decimal numbers, compared as numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Version {

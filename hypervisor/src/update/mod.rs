@@ -13,7 +13,6 @@
 //! Defence not made: the kernel's own drivers read a stick's file system before anything of it is verified, and a disk
 //! that lies about both its writes and its reads is found out only by dm-verity while it runs.
 
-mod choose;
 mod stick;
 mod write;
 
@@ -25,9 +24,9 @@ use serde::Serialize;
 use signing::clock;
 use signing::digest::{Sha256, read_bounded};
 use signing::output::Refused;
-use signing::release::{Part, Version};
+use signing::release::{self, Offered, Part, Version};
 use signing::secureboot;
-use signing::tuf::{Client, Datastore, DirectorySource, Limits, Source, TufError, VerifiedTarget};
+use signing::tuf::{Client, Datastore, DirectorySource, Limits, Source, TufError};
 
 use crate::bootentries::Firmware;
 use crate::confirm;
@@ -38,11 +37,12 @@ use crate::layout::{self, Slot};
 use crate::machine::Machine;
 use crate::slots::{Held, Slots, State};
 
-pub use choose::Candidate;
 pub use stick::{Origin, Stick};
 
 /// The longest boot image that is read into memory.
 pub const MAX_BOOT_IMAGE: u64 = 160 << 20;
+/// What a host needs of a release.
+const NEEDED: [Part; 3] = [Part::Root, Part::Verity, Part::Xen];
 
 /// The steps of an update, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -313,9 +313,16 @@ fn verify<S: Source>(machine: &Machine, source: S) -> Result<(Client<S>, String)
     ))
 }
 
-fn choose<S: Source>(machine: &Machine, client: &mut Client<S>) -> Result<(Option<Candidate<VerifiedTarget>>, String)> {
+fn choose<S: Source>(machine: &Machine, client: &mut Client<S>) -> Result<(Option<Offered>, String)> {
     let running = machine.image_release()?;
-    let offered = choose::newest(&client.targets().map_err(judged)?, &running.channel)?;
+    let releases = release::offered(&client.targets().map_err(judged)?)?;
+    let Some(offered) = release::newest(releases, &running.channel) else {
+        bail!(Refused(format!(
+            "nothing is offered for the channel {:?} that this host follows",
+            running.channel
+        )));
+    };
+    offered.require(&NEEDED)?;
     let running_hash = machine.running_root_hash()?;
     let (offer, now) = (offered.version, running.version);
     if offer < now {
@@ -337,7 +344,7 @@ fn choose<S: Source>(machine: &Machine, client: &mut Client<S>) -> Result<(Optio
 fn check_boot_image<S: Source>(
     machine: &Machine,
     client: &mut Client<S>,
-    release: &Candidate<VerifiedTarget>,
+    release: &Offered,
 ) -> Result<(Vec<u8>, String)> {
     let part = release.part(Part::Xen)?;
     if part.length > MAX_BOOT_IMAGE {
@@ -348,7 +355,7 @@ fn check_boot_image<S: Source>(
         )));
     }
     let mut image = Vec::with_capacity(usize::try_from(part.length)?);
-    client.fetch(&part, &mut image).map_err(judged)?;
+    client.fetch(part, &mut image).map_err(judged)?;
     let place = machine.trust.join("db.der");
     let certificate =
         read_bounded(&place, 64 << 10).with_context(|| format!("cannot read the certificate {}", place.display()))?;
@@ -382,12 +389,7 @@ fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
     false
 }
 
-fn check_slot(
-    machine: &Machine,
-    target: &Target,
-    release: &Candidate<VerifiedTarget>,
-    boot_image: &[u8],
-) -> Result<((), String)> {
+fn check_slot(machine: &Machine, target: &Target, release: &Offered, boot_image: &[u8]) -> Result<((), String)> {
     for (part, partition) in [
         (Part::Root, &target.partitions.root),
         (Part::Verity, &target.partitions.verity),

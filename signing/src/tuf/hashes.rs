@@ -45,6 +45,14 @@ impl Hashes {
         Ok(hashes)
     }
 
+    #[cfg(test)]
+    pub(super) const fn of(sha256: Sha256) -> Self {
+        Self {
+            sha256: Some(sha256.0),
+            sha512: None,
+        }
+    }
+
     /// The SHA-256 digest, where one is named.
     #[must_use]
     pub fn sha256(&self) -> Option<Sha256> {

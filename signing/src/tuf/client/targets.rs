@@ -38,6 +38,22 @@ pub struct VerifiedTarget {
     hashes: Hashes,
 }
 
+#[cfg(test)]
+impl VerifiedTarget {
+    /// A target that nobody verified.
+    pub(crate) fn example(name: &str, length: u64, custom: Option<Value>) -> Self {
+        let sha256 = Sha256::of(name.as_bytes());
+        Self {
+            name: name.to_owned(),
+            length,
+            sha256,
+            custom,
+            role: "host".to_owned(),
+            hashes: Hashes::of(sha256),
+        }
+    }
+}
+
 /// A target as its role describes it, with any digest that we know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Located {
