@@ -274,7 +274,7 @@ fn run_update(machine: &Machine, origin: &Origin, depth: Depth, json: bool) -> R
             let _ = serde_json::to_string(&event).map(|line| output::line(&line));
         } else if terminal && event.state == Phase::Progress {
             let _ = write!(io::stderr(), "\r\x1b[K{event}");
-        } else if matches!(event.state, Phase::Done) {
+        } else if matches!(event.state, Phase::Done | Phase::Warning) {
             let _ = writeln!(io::stderr(), "{}{event}", if terminal { "\r\x1b[K" } else { "" });
         }
         Ok(())

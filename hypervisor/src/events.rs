@@ -16,6 +16,8 @@ pub enum Phase {
     Start,
     /// It has done a part.
     Progress,
+    /// It goes on, and somebody should know of what `detail` says.
+    Warning,
     /// It is done.
     Done,
     /// It failed; `detail` says why.
@@ -71,6 +73,7 @@ impl<S: fmt::Display> fmt::Display for Event<S> {
             (Phase::Progress, Some(done), Some(total)) => {
                 write!(f, "{}: {} of {} MiB", self.step, done >> 20, total.div_ceil(1 << 20))
             }
+            (Phase::Warning, ..) => write!(f, "{}: warning: {}", self.step, self.detail),
             (Phase::Failed, ..) => write!(f, "{}: failed: {}", self.step, self.detail),
             _ if self.detail.is_empty() => write!(f, "{}", self.step),
             _ => write!(f, "{}: {}", self.step, self.detail),

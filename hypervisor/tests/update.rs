@@ -209,6 +209,68 @@ fn a_dry_run_verifies_and_writes_nothing() {
 }
 
 #[test]
+fn a_dry_run_teaches_the_host_nothing() {
+    let (host, _) = updated();
+    let third = host.site.release("1.2.0", 3);
+    let older = repository(&host, &[&third], Terms::version(3));
+    let newer = repository(&host, &[&third], Terms::version(4));
+    let before = host.memory();
+    assert!(before.len() > 3, "root, timestamp, snapshot and roles are remembered");
+    run(&host, &newer, Depth::VerifyOnly).unwrap();
+    assert_eq!(host.memory(), before);
+    // What was only rehearsed is not held against an older repository, and what was installed is.
+    install(&host, &older).unwrap();
+    assert_ne!(host.memory(), before);
+    let first = repository(&host, &[&third], Terms::version(1));
+    let error = run(&host, &first, Depth::VerifyOnly).unwrap_err();
+    assert!(format!("{error:#}").contains("rollback"), "{error:#}");
+}
+
+#[test]
+fn a_host_that_lost_its_memory_says_so() {
+    let (host, _) = updated();
+    let third = host.site.release("1.2.0", 3);
+    let repository = repository(&host, &[&third], Terms::version(3));
+    let warnings = |depth| {
+        let mut told = Vec::new();
+        let mut watch = |event: Event<Step>| {
+            if event.state == Phase::Warning {
+                told.push(event);
+            }
+            Ok(())
+        };
+        update::update(
+            &host.machine,
+            DirectorySource::below(repository.path()),
+            depth,
+            &mut watch,
+        )
+        .unwrap();
+        told
+    };
+    assert_eq!(warnings(Depth::VerifyOnly), []);
+    fs::remove_dir_all(host.machine.datastore()).unwrap();
+    for depth in [Depth::VerifyOnly, Depth::Install] {
+        let told = warnings(depth);
+        let [event] = &told[..] else {
+            panic!("{told:?}");
+        };
+        assert_eq!(
+            event.to_string(),
+            "verify metadata: warning: the host's memory of signed metadata was missing; began anew from the pinned root"
+        );
+        let line = serde_json::to_string(event).unwrap();
+        assert!(
+            line.contains("\"step\":\"verify\",\"state\":\"warning\",\"detail\":\"the host's memory"),
+            "{line}"
+        );
+        // A rehearsal makes none.
+        assert_eq!(host.machine.datastore().exists(), depth == Depth::Install);
+    }
+    assert_eq!(warnings(Depth::VerifyOnly), []);
+}
+
+#[test]
 fn the_newest_release_needs_nothing() {
     let host = Host::install();
     let repository = repository(&host, &[&host.installed], Terms::version(2));

@@ -7,7 +7,6 @@
 //! does not hold. The gateway remembers what it trusted in `REPO/datastore`, so an older bundle is refused.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -68,13 +67,12 @@ pub fn import(
     sweep(&repository.root().join("metadata"))?;
     sweep(&repository.root().join("targets"))?;
     let place = repository.root().join(DATASTORE);
-    let rehearsal = tempfile::tempdir().context("cannot make a temporary directory")?;
-    let place = match mode {
-        Mode::Write => place,
-        Mode::DryRun => copy_memory(&place, rehearsal.path())?,
+    // A gateway's first import begins with the pinned root, so that is nothing to speak of here.
+    let (datastore, _) = match mode {
+        Mode::Write => Datastore::open_or_create(&place, &trust.root()?)?,
+        // A rehearsal must not teach the gateway anything.
+        Mode::DryRun => Datastore::rehearse(&place, &trust.root()?)?,
     };
-    fs::create_dir_all(&place).with_context(|| format!("cannot make {}", place.display()))?;
-    let datastore = Datastore::open_or_create(&place, &trust.root()?)?;
     let now = datastore.effective_now(clock, None)?;
     check_roots(&mut source, trust, now)?;
     let carried = source.target_paths();
@@ -186,22 +184,4 @@ fn check_roots(source: &mut BundleSource, trust: &Trust, now: DateTime<Utc>) -> 
             .with_context(|| format!("the OpenPGP signature of {name}"))?;
     }
     Ok(())
-}
-
-/// A rehearsal must not teach the gateway anything.
-fn copy_memory(from: &Path, to: &Path) -> Result<std::path::PathBuf> {
-    let copy = || -> io::Result<()> {
-        if !from.is_dir() {
-            return Ok(());
-        }
-        for entry in fs::read_dir(from)? {
-            let entry = entry?;
-            if entry.file_type()?.is_file() {
-                fs::copy(entry.path(), to.join(entry.file_name()))?;
-            }
-        }
-        Ok(())
-    };
-    copy().with_context(|| format!("cannot copy {}", from.display()))?;
-    Ok(to.to_path_buf())
 }

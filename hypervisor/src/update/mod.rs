@@ -26,7 +26,7 @@ use signing::digest::{Sha256, read_bounded};
 use signing::output::Refused;
 use signing::release::{self, Offered, Part, Version};
 use signing::secureboot;
-use signing::tuf::{Client, Datastore, DirectorySource, Limits, Source, TufError};
+use signing::tuf::{Client, Datastore, DirectorySource, Limits, Memory, Source, TufError};
 
 use crate::bootentries::Firmware;
 use crate::confirm;
@@ -41,6 +41,8 @@ pub use stick::{Origin, Stick};
 
 /// The longest boot image that is read into memory.
 pub const MAX_BOOT_IMAGE: u64 = 160 << 20;
+/// What is said when the host has no TUF datastore.
+const MEMORY_LOST: &str = "the host's memory of signed metadata was missing; began anew from the pinned root";
 /// What a host needs of a release.
 const NEEDED: [Part; 3] = [Part::Root, Part::Verity, Part::Xen];
 
@@ -96,7 +98,7 @@ impl fmt::Display for Step {
 /// How far to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
-    /// Everything is verified and nothing is written but the TUF client's memory.
+    /// Everything is verified and nothing is written, the TUF client's memory included.
     VerifyOnly,
     /// The update is made.
     Install,
@@ -168,7 +170,7 @@ struct Target {
 pub fn update<S: Source>(machine: &Machine, source: S, depth: Depth, watch: &mut dyn Watch<Step>) -> Result<Outcome> {
     let _lock = confirm::lock(machine)?;
     let target = target(machine)?;
-    let mut client = step(watch, Step::Verify, |_| verify(machine, source))?;
+    let mut client = step(watch, Step::Verify, |watch| verify(machine, source, depth, watch))?;
     let Some(release) = step(watch, Step::Choose, |_| choose(machine, &mut client))? else {
         return Ok(Outcome::UpToDate {
             version: machine.image_release()?.version,
@@ -299,11 +301,23 @@ fn target(machine: &Machine) -> Result<Target> {
     })
 }
 
-fn verify<S: Source>(machine: &Machine, source: S) -> Result<(Client<S>, String)> {
+fn verify<S: Source>(
+    machine: &Machine,
+    source: S,
+    depth: Depth,
+    watch: &mut dyn Watch<Step>,
+) -> Result<(Client<S>, String)> {
     let root = machine.trust.join("root.json");
     let root =
         read_bounded(&root, 1 << 20).with_context(|| format!("cannot read the trust root {}", root.display()))?;
-    let datastore = Datastore::open_or_create(&machine.datastore(), &root)?;
+    let (datastore, memory) = match depth {
+        Depth::VerifyOnly => Datastore::rehearse(&machine.datastore(), &root)?,
+        Depth::Install => Datastore::open_or_create(&machine.datastore(), &root)?,
+    };
+    if memory == Memory::Anew {
+        // The installer makes it, so a host without it has lost it, or somebody took it away to offer an old repository.
+        watch.event(Event::now(Step::Verify, Phase::Warning, MEMORY_LOST))?;
+    }
     let now = datastore.effective_now(clock::now(), Some(machine.build_time()?))?;
     let mut client = Client::open(datastore, source, Limits::default(), now).map_err(judged)?;
     client.refresh().map_err(judged)?;

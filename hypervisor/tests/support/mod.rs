@@ -21,6 +21,7 @@ use offline_repo::bundle::BundleWriter;
 use signing::digest::Sha256;
 use signing::process::Cmd;
 use signing::release::Version;
+use signing::tuf::Datastore;
 use tempfile::TempDir;
 
 pub use repository::{Release, Site};
@@ -123,6 +124,7 @@ impl Host {
     fn lay_down(&self) {
         let release = &self.installed;
         fs::create_dir(&self.machine.state).unwrap();
+        Datastore::create(&self.machine.datastore(), &self.site.root).unwrap();
         let table = self.table();
         for (partition, bytes) in [(2, &release.root), (3, &release.verity)] {
             let mut content = fs::OpenOptions::new()
@@ -272,6 +274,17 @@ impl Host {
             );
         }
         assert!(self.esp_is_read_only());
+    }
+
+    /// What the TUF client remembers, file by file.
+    pub fn memory(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut files: Vec<_> = fs::read_dir(self.machine.datastore())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .map(|path| (path.clone(), fs::read(path).unwrap()))
+            .collect();
+        files.sort();
+        files
     }
 
     /// All that a refused update must leave as it was.

@@ -38,6 +38,15 @@ pub(super) trait Disk: Send {
     fn place(&self) -> PathBuf;
 }
 
+/// Whether a client remembers anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// Its datastore was there.
+    Kept,
+    /// There was none, so it begins anew with the pinned root: what was signed before is not held against a rollback.
+    Anew,
+}
+
 /// The trusted metadata of one client.
 pub struct Datastore {
     disk: Box<dyn Disk>,
@@ -79,15 +88,41 @@ impl Datastore {
         Ok(store)
     }
 
-    /// Opens the datastore in `directory`, or makes it with this root when there is none yet.
+    /// Opens the datastore in `directory`, or makes it with this root when there is none yet. Which of the two happened is
+    /// for the caller to judge: a client that should have a memory and has none has lost it.
     ///
     /// # Errors
     /// As [`Datastore::open`] and [`Datastore::create`].
-    pub fn open_or_create(directory: &Path, trusted_root: &[u8]) -> Result<Self> {
-        match fs::metadata(directory.join(ROOT)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::create(directory, trusted_root),
-            _ => Self::open(directory),
+    pub fn open_or_create(directory: &Path, trusted_root: &[u8]) -> Result<(Self, Memory)> {
+        if Self::is_missing(directory) {
+            return Ok((Self::create(directory, trusted_root)?, Memory::Anew));
         }
+        Ok((Self::open(directory)?, Memory::Kept))
+    }
+
+    /// As [`Datastore::open_or_create`], in memory: for a rehearsal, which must not teach the client anything.
+    ///
+    /// # Errors
+    /// As [`Datastore::open`] and [`Datastore::ephemeral`].
+    pub fn rehearse(directory: &Path, trusted_root: &[u8]) -> Result<(Self, Memory)> {
+        if Self::is_missing(directory) {
+            return Ok((Self::ephemeral(trusted_root)?, Memory::Anew));
+        }
+        let stored = Self::open(directory)?;
+        let disk = stored.disk.as_ref();
+        let mut copy = Files::default();
+        let names = disk.list().map_err(|source| error(disk, "list", "", source))?;
+        // Names with a dot are the lock and what is being written.
+        for name in names.into_iter().filter(|name| !name.starts_with('.')) {
+            if let Some(bytes) = stored.read(&name)? {
+                copy.0.insert(name, bytes);
+            }
+        }
+        Ok((Self { disk: Box::new(copy) }, Memory::Kept))
+    }
+
+    fn is_missing(directory: &Path) -> bool {
+        fs::metadata(directory.join(ROOT)).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     }
 
     /// A datastore that forgets: for a verifier that judges one medium by the pinned root alone.
@@ -95,7 +130,7 @@ impl Datastore {
     /// # Errors
     /// When the root is not signed by its own threshold.
     pub fn ephemeral(trusted_root: &[u8]) -> Result<Self> {
-        Self::fill(Box::new(Memory::default()), trusted_root)
+        Self::fill(Box::new(Files::default()), trusted_root)
     }
 
     fn fill(mut disk: Box<dyn Disk>, trusted_root: &[u8]) -> Result<Self> {
@@ -312,9 +347,9 @@ impl Disk for Directory {
 
 /// Files in memory.
 #[derive(Default)]
-struct Memory(BTreeMap<String, Vec<u8>>);
+struct Files(BTreeMap<String, Vec<u8>>);
 
-impl Disk for Memory {
+impl Disk for Files {
     fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
         Ok(self.0.get(name).cloned())
     }

@@ -19,7 +19,7 @@ pub mod source;
 pub mod trail;
 
 pub use client::{Client, VerifiedTarget};
-pub use datastore::Datastore;
+pub use datastore::{Datastore, Memory};
 pub use error::TufError;
 pub use limits::Limits;
 pub use repository::Repository;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::super::datastore::{Directory, Disk};
-use super::super::{Client, Datastore, Limits, TufError};
+use super::super::{Client, Datastore, Limits, Memory, TufError};
 use super::fixture::{Files, Fixture, key, today};
 
 const ROOT: &str = "host/1.0.0/root.erofs";
@@ -164,12 +164,48 @@ fn a_cut_while_the_datastore_is_made_leaves_none_or_a_whole_one() {
     fs::create_dir(&place).unwrap();
     fs::write(place.join(".incomplete-x"), b"{").unwrap();
     assert!(Datastore::open(&place).is_err());
-    Datastore::open_or_create(&place, fixture.file("1.root.json")).unwrap();
-    Datastore::open(&place).unwrap();
+    let (store, memory) = Datastore::open_or_create(&place, fixture.file("1.root.json")).unwrap();
+    assert_eq!(memory, Memory::Anew);
+    drop(store);
+    let (_, memory) = Datastore::open_or_create(&place, fixture.file("1.root.json")).unwrap();
+    assert_eq!(memory, Memory::Kept);
     assert!(
         !place.join(".incomplete-x").exists(),
         "what the cut left is cleared away"
     );
+}
+
+#[test]
+fn a_rehearsal_remembers_and_teaches_nothing() {
+    let mut fixture = Fixture::new();
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("store");
+    let root = fixture.file("1.root.json").to_vec();
+    let rehearse = |files: &Files| {
+        let (store, memory) = Datastore::rehearse(&place, &root).unwrap();
+        (memory, update(files, store).map(drop))
+    };
+    assert!(matches!(rehearse(&fixture.files), (Memory::Anew, Ok(()))));
+    assert!(!place.exists(), "a rehearsal makes no memory");
+
+    let old = fixture.files.clone();
+    fixture.release(2, &[]);
+    update(&fixture.files, Datastore::create(&place, &root).unwrap()).unwrap();
+    let stored = || {
+        let mut files: Vec<_> = fs::read_dir(&place)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .map(|path| (path.clone(), fs::read(path).unwrap()))
+            .collect();
+        files.sort();
+        files
+    };
+    let before = stored();
+    // It holds what the memory holds against a rollback, and what it follows does not stay.
+    assert!(matches!(rehearse(&old), (Memory::Kept, Err(TufError::Rollback { .. }))));
+    fixture.release(3, &[]);
+    assert!(matches!(rehearse(&fixture.files), (Memory::Kept, Ok(()))));
+    assert_eq!(stored(), before);
 }
 
 #[test]
