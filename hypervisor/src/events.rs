@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Steps as events. The steps emit them; screens and records only render them and decide nothing.
+//! Steps as events, of updates and of installations. The steps emit them; screens and records only render them and decide
+//! nothing.
 
 use std::fmt;
 
 use anyhow::Result;
-use chrono::{DateTime, Utc};
-use serde::Serialize;
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Serialize, Serializer};
 use signing::clock;
 
 /// Where a step stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
     /// It begins.
@@ -24,24 +25,29 @@ pub enum Phase {
     Failed,
 }
 
-/// One event of one step.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// One event of one step, one JSON line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event<S> {
-    /// When, by the machine's clock.
+    /// When, by the machine's clock; written to the second.
+    #[serde(serialize_with = "seconds")]
     pub time: DateTime<Utc>,
     /// Which step.
     pub step: S,
     /// Where it stands.
     pub state: Phase,
-    /// Bytes done.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Bytes or pieces done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub done: Option<u64>,
-    /// Bytes in all.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Of how many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total: Option<u64>,
     /// What a person may want to know.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
+}
+
+fn seconds<S: Serializer>(time: &DateTime<Utc>, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::Secs, true))
 }
 
 impl<S> Event<S> {

@@ -7,9 +7,8 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
-use chrono::{DateTime, SecondsFormat, Utc};
-use serde::{Deserialize, Serialize, Serializer};
-use signing::clock;
+pub use hypervisor::events::Phase;
+use serde::{Deserialize, Serialize};
 
 /// A step, in the order in which they are done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -82,44 +81,8 @@ impl Step {
     }
 }
 
-/// What happened to a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum State {
-    /// It began.
-    Start,
-    /// It goes on.
-    Progress,
-    /// It is done.
-    Done,
-    /// It failed, and nothing after it will happen.
-    Failed,
-}
-
-/// One event, one JSON line.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Event {
-    /// When, as the machine's clock says.
-    #[serde(serialize_with = "seconds")]
-    pub time: DateTime<Utc>,
-    /// The step.
-    pub step: Step,
-    /// What happened to it.
-    pub state: State,
-    /// How much of it is done, in bytes or pieces.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub done: Option<u64>,
-    /// Of how much.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub total: Option<u64>,
-    /// A line for the reader.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub detail: String,
-}
-
-fn seconds<S: Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::Secs, true))
-}
+/// One event of an installation, one JSON line.
+pub type Event = hypervisor::events::Event<Step>;
 
 /// Something that shows events. It cannot fail: an unplugged serial cable must not stop an installation.
 pub trait Sink {
@@ -156,11 +119,11 @@ impl<W: Write> Sink for Text<W> {
     fn event(&mut self, event: &Event) {
         let words = event.step.words();
         let line = match event.state {
-            State::Start => {
+            Phase::Start => {
                 self.tenth = 0;
                 format!("{words} ...")
             }
-            State::Progress => match (event.done, event.total) {
+            Phase::Progress => match (event.done, event.total) {
                 (Some(done), Some(total)) if total > 0 => {
                     let tenth = done.saturating_mul(10) / total;
                     if tenth <= self.tenth {
@@ -171,12 +134,13 @@ impl<W: Write> Sink for Text<W> {
                 }
                 _ => format!("  {}", event.detail),
             },
-            State::Done => format!(
+            Phase::Done => format!(
                 "  done{}{}",
                 if event.detail.is_empty() { "" } else { ": " },
                 event.detail
             ),
-            State::Failed => format!("  FAILED: {}", event.detail),
+            Phase::Warning => format!("  WARNING: {}", event.detail),
+            Phase::Failed => format!("  FAILED: {}", event.detail),
         };
         drop(writeln!(self.out, "{line}").and_then(|()| self.out.flush()));
     }
@@ -201,12 +165,12 @@ impl Sink for Memory {
     fn event(&mut self, event: &Event) {
         if let Ok(mut events) = self.0.lock() {
             let replaces = |last: &Event| {
-                last.state == State::Progress
+                last.state == Phase::Progress
                     && last.total.is_some()
                     && last.step == event.step
                     && event.total.is_some()
             };
-            if event.state == State::Progress && events.back().is_some_and(replaces) {
+            if event.state == Phase::Progress && events.back().is_some_and(replaces) {
                 events.pop_back();
             }
             events.push_back(event.clone());
@@ -231,7 +195,7 @@ impl Reporter {
     /// # Errors
     /// That of `work`, with the step's name.
     pub fn step<T>(&mut self, step: Step, work: impl FnOnce(&mut Running<'_>) -> Result<T>) -> Result<T> {
-        self.emit(step, State::Start, None, String::new());
+        self.emit(step, Phase::Start, None, String::new());
         let mut running = Running {
             reporter: self,
             step,
@@ -241,20 +205,17 @@ impl Reporter {
         let result = work(&mut running);
         let detail = std::mem::take(&mut running.detail);
         match &result {
-            Ok(_) => self.emit(step, State::Done, None, detail),
-            Err(error) => self.emit(step, State::Failed, None, format!("{error:#}")),
+            Ok(_) => self.emit(step, Phase::Done, None, detail),
+            Err(error) => self.emit(step, Phase::Failed, None, format!("{error:#}")),
         }
         result.with_context(|| step.words().to_lowercase())
     }
 
-    fn emit(&mut self, step: Step, state: State, amount: Option<(u64, u64)>, detail: String) {
+    fn emit(&mut self, step: Step, state: Phase, amount: Option<(u64, u64)>, detail: String) {
         let event = Event {
-            time: clock::now(),
-            step,
-            state,
             done: amount.map(|(done, _)| done),
             total: amount.map(|(_, total)| total),
-            detail,
+            ..Event::now(step, state, detail)
         };
         for sink in &mut self.sinks {
             sink.event(&event);
@@ -278,7 +239,7 @@ impl Running<'_> {
 
     /// Tells something that the reader and the record must see, such as what is being wiped.
     pub fn say(&mut self, text: impl Into<String>) {
-        self.reporter.emit(self.step, State::Progress, None, text.into());
+        self.reporter.emit(self.step, Phase::Progress, None, text.into());
     }
 
     /// Tells how far the step is; at most a hundred times a step.
@@ -287,7 +248,7 @@ impl Running<'_> {
         if hundredth != self.told {
             self.told = hundredth;
             self.reporter
-                .emit(self.step, State::Progress, Some((done, total)), String::new());
+                .emit(self.step, Phase::Progress, Some((done, total)), String::new());
         }
     }
 }
@@ -320,11 +281,11 @@ mod tests {
         assert_eq!(
             states,
             [
-                (State::Start, String::new()),
-                (State::Progress, String::new()),
-                (State::Done, "whole".into()),
-                (State::Start, String::new()),
-                (State::Failed, "no luck".into()),
+                (Phase::Start, String::new()),
+                (Phase::Progress, String::new()),
+                (Phase::Done, "whole".into()),
+                (Phase::Start, String::new()),
+                (Phase::Failed, "no luck".into()),
             ]
         );
     }
@@ -335,7 +296,7 @@ mod tests {
         let event = Event {
             time: "2026-11-22T16:00:00.5Z".parse().unwrap(),
             step: Step::WriteRoot,
-            state: State::Progress,
+            state: Phase::Progress,
             done: Some(1),
             total: Some(2),
             detail: "a\nb".into(),

@@ -6,7 +6,7 @@ mod support;
 
 use std::fs;
 
-use installer::steps::{Event, State, Step};
+use installer::steps::{Event, Phase, Step};
 use signing::digest::Sha256;
 use signing::process::Cmd;
 use signing::release::Part;
@@ -33,7 +33,7 @@ fn an_installation_lays_down_all_that_a_host_needs() {
         .collect();
     let done: Vec<Step> = events
         .iter()
-        .filter(|event| event.state == State::Done)
+        .filter(|event| event.state == Phase::Done)
         .map(|event| event.step)
         .collect();
     assert_eq!(done, Step::ALL);
@@ -166,9 +166,9 @@ fn a_run_that_is_killed_leaves_a_disk_that_does_not_boot() {
         disk.esp_file("EFI/BOOT/BOOTX64.EFI").as_ref() == medium.parts.get(&Part::Xen)
             && disk.state_text("cat /overlay/etc/hostname") == "rack1\n"
     };
-    let midst = [Step::VerifyMedium, Step::Erase, Step::WriteRoot, Step::ReadBack].map(|step| (step, State::Progress));
+    let midst = [Step::VerifyMedium, Step::Erase, Step::WriteRoot, Step::ReadBack].map(|step| (step, Phase::Progress));
     let mut cut = 0;
-    for (step, state) in Step::ALL.map(|step| (step, State::Start)).into_iter().chain(midst) {
+    for (step, state) in Step::ALL.map(|step| (step, Phase::Start)).into_iter().chain(midst) {
         if !disk.boots() {
             assert_eq!(run(install()).code, Some(0));
         }

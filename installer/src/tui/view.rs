@@ -10,7 +10,7 @@ use ratatui::widgets::{Block, Gauge, Paragraph, Wrap};
 
 use super::model::{BRIDGE, CARD, DHCP, FIELDS, Field, Model, Screen};
 use crate::inventory::Disk;
-use crate::steps::{Event, State, Step};
+use crate::steps::{Event, Phase, Step};
 
 const TITLE: Style = Style::new().fg(Color::Black).bg(Color::Gray);
 const FOCUS: Style = Style::new().add_modifier(Modifier::REVERSED);
@@ -269,7 +269,7 @@ pub(super) fn progress(target: &mut Frame<'_>, events: &[Event], ending: &Ending
     match ending {
         Ending::Running => {
             if let Some(Event {
-                state: State::Progress,
+                state: Phase::Progress,
                 done: Some(done),
                 total: Some(total),
                 ..
@@ -314,9 +314,9 @@ fn step_line(step: Step, events: &[Event]) -> Line<'static> {
     let last = events.iter().rev().find(|event| event.step == step);
     let (mark, style) = match last.map(|event| event.state) {
         None => ("   ", DIM),
-        Some(State::Start | State::Progress) => (" > ", STRONG),
-        Some(State::Done) => (" + ", Style::new()),
-        Some(State::Failed) => (" ! ", BAD),
+        Some(Phase::Start | Phase::Progress | Phase::Warning) => (" > ", STRONG),
+        Some(Phase::Done) => (" + ", Style::new()),
+        Some(Phase::Failed) => (" ! ", BAD),
     };
     Line::styled(format!("{mark}{}", step.words()), style)
 }
@@ -401,7 +401,7 @@ mod tests {
             detail: String::new(),
         };
         let text = drawn(|frame| {
-            let events = [event(Step::VerifyMedium, State::Failed)];
+            let events = [event(Step::VerifyMedium, Phase::Failed)];
             progress(frame, &events, &Ending::Failed("root.erofs was altered".into()));
         });
         assert!(
@@ -409,7 +409,7 @@ mod tests {
             "{text}"
         );
         let text = drawn(|frame| {
-            let events = [event(Step::WriteRoot, State::Failed)];
+            let events = [event(Step::WriteRoot, Phase::Failed)];
             progress(frame, &events, &Ending::Failed("gone".into()));
         });
         assert!(text.contains("Nothing boots"), "{text}");
