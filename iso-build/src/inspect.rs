@@ -138,7 +138,7 @@ fn held(image: &Image, squashfs: Option<&File>) -> Result<Vec<String>> {
 }
 
 fn system_partition(image: &Image) -> Result<Vec<Listed>> {
-    let table = gpt::read(image).context("cannot read the partition table of the ISO")?;
+    let table = gpt::agreed(image).context("cannot read the partition table of the ISO")?;
     let Some(esp) = table.partitions.iter().find(|partition| partition.kind == gpt::ESP) else {
         return Ok(Vec::new());
     };

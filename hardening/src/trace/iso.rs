@@ -218,7 +218,7 @@ fn boot_paths(
     used: &mut Vec<Extent>,
     findings: &mut Vec<Finding>,
 ) -> Option<Extent> {
-    let table = match gpt::read(image) {
+    let table = match gpt::agreed(image) {
         Ok(table) => table,
         Err(error) => {
             findings.push(Finding::new("medium.gpt", "Partition table", of_medium(&error)));

@@ -5,12 +5,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use hardening::medium::gpt;
 use nix::mount::MsFlags;
 use signing::digest::Sha256;
 
 use super::devices::{Coldplug, Disk, disks};
 use super::report::{Boot, From};
-use super::{Orders, SYSROOT, console, gpt, mounts, verity};
+use super::{Orders, SYSROOT, console, mounts, verity};
 use crate::layout::{self, Guid, Slot};
 
 /// How long a disk may take to appear: controllers with many disks spin them up one by one.
@@ -132,7 +133,7 @@ fn look(root_hash: &Sha256) -> Result<Option<From>> {
         // A drive without a disc cannot be opened, and a disk that cannot be read is not ours.
         let Ok(Some(partitions)) = disk
             .open()
-            .and_then(|mut file| gpt::read(&mut file, disk.sector, disk.size))
+            .and_then(|mut file| gpt::first_good(&mut file, disk.sector, disk.size))
         else {
             continue;
         };
@@ -169,6 +170,8 @@ fn look(root_hash: &Sha256) -> Result<Option<From>> {
 
 #[cfg(test)]
 mod tests {
+    use hardening::medium::Extent;
+
     use super::*;
 
     const HASH: &str = "00112233445566778899aabbccddeeff0123456789abcdeffedcba9876543210";
@@ -179,8 +182,7 @@ mod tests {
             kind: kind.parse().unwrap(),
             guid,
             name: name.to_owned(),
-            start: 0,
-            size: 1,
+            extent: Extent { start: 0, length: 1 },
         }
     }
 

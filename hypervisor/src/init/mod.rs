@@ -11,7 +11,6 @@
 
 pub mod console;
 pub mod devices;
-pub mod gpt;
 pub mod host;
 pub mod install;
 pub mod iso;
