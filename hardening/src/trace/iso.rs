@@ -18,9 +18,11 @@ use signing::tuf::{Source, SourceError};
 use super::release::{Audited, Question, audit, beside};
 use super::{Held, Inventory, bytes, of_error};
 use crate::medium::squashfs::Squashfs;
-use crate::medium::{Extent, Image, MediumError, fat, gpt, iso9660};
+use crate::medium::{Extent, Image, MediumError, fat, iso9660};
 use crate::report::{Finding, Section, Subject};
 use crate::verdict::Verdict;
+
+mod boot;
 
 /// The boot image's place on an ESP (UEFI 2.10, section 3.5.1.1).
 const BOOT: &str = "EFI/BOOT/BOOTX64.EFI";
@@ -129,7 +131,7 @@ pub fn iso(path: &Path, question: Question<'_>, subject: &mut Subject) -> io::Re
         )
     });
     used.extend(&volume.used);
-    let esp = boot_paths(&image, &volume, &mut used, &mut findings);
+    let esp = boot::paths(&image, &volume, &mut used, &mut findings);
 
     let squashfs = volume.files.iter().find(|file| file.path == SQUASHFS);
     let (squashfs, held) = targets(&image, squashfs, &mut findings);
@@ -211,98 +213,6 @@ fn stranger(place: &str, name: &str, length: u64) -> Finding {
     )
 }
 
-/// Partition table and boot catalogue must show one and the same ESP, and every tree the same files.
-fn boot_paths(
-    image: &Image,
-    volume: &iso9660::Volume,
-    used: &mut Vec<Extent>,
-    findings: &mut Vec<Finding>,
-) -> Option<Extent> {
-    let table = match gpt::agreed(image) {
-        Ok(table) => table,
-        Err(error) => {
-            findings.push(Finding::new("medium.gpt", "Partition table", of_medium(&error)));
-            return None;
-        }
-    };
-    used.extend(&table.used);
-    let esps: Vec<_> = table
-        .partitions
-        .iter()
-        .filter(|partition| partition.kind == gpt::ESP)
-        .collect();
-    let [esp] = esps[..] else {
-        findings.push(Finding::fail(
-            "medium.gpt",
-            "Partition table",
-            format!("{} EFI system partitions, not one", esps.len()),
-        ));
-        return None;
-    };
-    let names: Vec<String> = table
-        .partitions
-        .iter()
-        .map(|p| format!("{} {}", p.number, p.name))
-        .collect();
-    findings.push(Finding::pass(
-        "medium.gpt",
-        "Partition table, one EFI system partition",
-        names.join(", "),
-    ));
-
-    let title = "Boot catalogue (El Torito): a CD boots the same image as a disk";
-    findings.push(match volume.catalogue.map(|block| iso9660::catalogue(image, block)) {
-        None => Finding::fail("medium.catalogue", title, "there is no boot catalogue"),
-        Some(Err(error)) => Finding::new("medium.catalogue", title, of_medium(&error)),
-        Some(Ok(images)) => match images[..] {
-            [boot] if boot.platform == 0xef && u64::from(boot.block) * iso9660::BLOCK == esp.extent.start => {
-                Finding::pass(
-                    "medium.catalogue",
-                    title,
-                    "one entry, for UEFI, and it is the partition table's ESP",
-                )
-            }
-            _ => Finding::fail(
-                "medium.catalogue",
-                title,
-                format!("not one UEFI entry that is the ESP: {images:02x?}"),
-            ),
-        },
-    });
-    if let Some(block) = volume.catalogue {
-        used.push(Extent {
-            start: u64::from(block) * iso9660::BLOCK,
-            length: iso9660::BLOCK,
-        });
-    }
-    // A partition that begins with a volume of its own shows the same files under other numbers.
-    for partition in table.partitions.iter().filter(|partition| partition.kind != gpt::ESP) {
-        let title = format!(
-            "Partition {} ({}) shows the same files as the disk",
-            partition.number, partition.name
-        );
-        let id = format!("medium.partition.{}", partition.number);
-        match iso9660::read(image, partition.extent.start) {
-            Ok(second)
-                if second.files == volume.files
-                    && second.directories == volume.directories
-                    && second.label == volume.label =>
-            {
-                used.extend(&second.used);
-                findings.push(Finding::pass(
-                    id,
-                    title,
-                    format!("{} files, each at the same place", second.files.len()),
-                ));
-            }
-            Ok(_) => findings.push(Finding::fail(id, title, "another reader would see other files")),
-            // Padding that xorriso names as a partition; the check of unexplained bytes covers it.
-            Err(_) => {}
-        }
-    }
-    Some(esp.extent)
-}
-
 fn targets(image: &Image, file: Option<&iso9660::File>, findings: &mut Vec<Finding>) -> (Option<Squashfs>, Vec<Held>) {
     let title = "The file system of the targets";
     let Some(file) = file else {
@@ -366,12 +276,22 @@ fn system_partition(
         if entry.path.eq_ignore_ascii_case(BOOT) {
             boot = Some(entry);
         } else if entry.path.eq_ignore_ascii_case(ANSWER) {
-            let digest = digest::copy(&mut image.reader(&entry.extents), &mut io::sink());
-            let digest = digest.map_or_else(|error| error.to_string(), |(sha256, _)| sha256.to_string());
+            let title = format!("{ANSWER}: an answer for the installer");
+            let digest = match digest::copy(&mut image.reader(&entry.extents), &mut io::sink()) {
+                Ok((sha256, _)) => sha256.to_string(),
+                Err(error) => {
+                    findings.push(Finding::unknown(
+                        "medium.answer",
+                        title,
+                        format!("cannot read it: {error}"),
+                    ));
+                    continue;
+                }
+            };
             findings.push(
                 Finding::pass(
                     "medium.answer",
-                    format!("{ANSWER}: an answer for the installer"),
+                    title,
                     "the one file that a user may write here; no signature covers it: read it",
                 )
                 .fact("sha256", &digest)
