@@ -134,6 +134,7 @@ fn run(mode: &mut Mode) -> Result<Infallible> {
         Mode::Install => install::prepare(&request.root_hash, &orders)?,
     };
     found.write(Path::new(report::BOOT_FILE))?;
+    found.link_esp(Path::new(report::ESP_LINK))?;
     console::note("starting the root file system");
     mounts::switch(Path::new(SYSROOT))
 }

@@ -11,6 +11,9 @@ use crate::layout::Slot;
 
 /// Where the report lies in the running system.
 pub const BOOT_FILE: &str = "/run/bastide/boot.json";
+/// A link to the host's EFI system partition: the unit that mounts it goes by this and not by the partition's name, which
+/// another disk may have as well.
+pub const ESP_LINK: &str = "/run/bastide/esp";
 
 /// What the init found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +69,18 @@ impl Boot {
         std::fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
     }
 
+    /// Links the EFI system partition of the very disk that the root came from; nothing where there is none.
+    ///
+    /// # Errors
+    /// When it cannot be linked.
+    pub fn link_esp(&self, link: &Path) -> Result<()> {
+        match &self.from {
+            From::Host { esp: Some(node), .. } => std::os::unix::fs::symlink(node, link)
+                .with_context(|| format!("cannot make the link {}", link.display())),
+            From::Host { esp: None, .. } | From::Install { .. } => Ok(()),
+        }
+    }
+
     /// Reads the report of this boot.
     ///
     /// # Errors
@@ -80,6 +95,28 @@ impl Boot {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_esp_of_the_disk_that_was_started_from_is_linked() {
+        let directory = tempfile::tempdir().unwrap();
+        let link = directory.path().join("esp");
+        let boot = |esp: Option<&str>| Boot {
+            format: 1,
+            root_hash: Sha256([3; 32]),
+            from: From::Host {
+                disk: "/dev/sdb".into(),
+                slot: Slot::A,
+                root: "/dev/sdb2".into(),
+                verity: "/dev/sdb3".into(),
+                state: "/dev/sdb6".into(),
+                esp: esp.map(PathBuf::from),
+            },
+        };
+        boot(None).link_esp(&link).unwrap();
+        assert!(link.symlink_metadata().is_err());
+        boot(Some("/dev/sdb1")).link_esp(&link).unwrap();
+        assert_eq!(std::fs::read_link(&link).unwrap(), Path::new("/dev/sdb1"));
+    }
 
     #[test]
     fn a_report_is_read_back() {
