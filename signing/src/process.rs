@@ -8,7 +8,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -168,7 +168,7 @@ impl Cmd {
         Err(failed(
             format!("{line} (log: {})", log.display()),
             status,
-            &std::fs::read(log).unwrap_or_default(),
+            &end_of(log).unwrap_or_default(),
         ))
     }
 
@@ -280,6 +280,16 @@ fn listen(child: &mut Child, limit: u64) -> Result<(Vec<u8>, Vec<u8>), Option<io
     Ok((stdout, stderr))
 }
 
+/// The end of a log, as much of it as an error quotes.
+fn end_of(log: &Path) -> io::Result<Vec<u8>> {
+    let mut file = File::open(log)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(COMPLAINT as u64)))?;
+    let mut end = Vec::new();
+    file.take(COMPLAINT as u64).read_to_end(&mut end)?;
+    Ok(end)
+}
+
 fn failed(command: String, status: ExitStatus, said: &[u8]) -> ProcessError {
     let end = &said[said.len().saturating_sub(COMPLAINT)..];
     let complaint = String::from_utf8_lossy(end).trim().to_owned();
@@ -318,6 +328,18 @@ mod tests {
     #[test]
     fn input_reaches_the_program() {
         assert_eq!(Cmd::new("cat").input("hello").output().unwrap(), b"hello");
+    }
+
+    #[test]
+    fn an_error_quotes_the_end_of_a_long_log() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("log");
+        let error = Cmd::new("sh")
+            .args(["-c", "yes early | head -c 100000; echo the end; exit 1"])
+            .run_logged(&log)
+            .unwrap_err();
+        assert!(error.to_string().ends_with("the end"), "{error}");
+        assert!(error.to_string().len() < 2 * COMPLAINT);
     }
 
     #[test]
