@@ -5,6 +5,7 @@
 mod support;
 
 use std::fs;
+use std::path::Path;
 
 use installer::steps::{Event, Phase, Step};
 use signing::digest::Sha256;
@@ -186,6 +187,44 @@ fn a_run_that_is_killed_leaves_a_disk_that_does_not_boot() {
         cut += usize::from(!disk.boots());
     }
     assert!(cut >= 8, "only {cut} runs were cut in time");
+}
+
+#[test]
+fn a_faulty_disk_hinders_no_other_and_is_never_chosen() {
+    if !can_check() {
+        return;
+    }
+    let (medium, good, faulty) = (Medium::new(), Disk::new(), Disk::of_size("faulty.img", DISK_SIZE));
+    faulty.fail();
+    let devices: &[&Path] = &[&good.node, &faulty.node];
+    let inventory = run(medium.program("inventory", devices).arg("--json")).ends(0).json();
+    let disks = inventory["disks"].as_array().unwrap();
+    let seen = |disk: &Disk| {
+        disks
+            .iter()
+            .find(|one| one["path"] == disk.node.to_str().unwrap())
+            .unwrap()
+    };
+    assert!(seen(&good)["unreadable"].is_null());
+    assert!(
+        seen(&faulty)["unreadable"].as_str().unwrap().contains("rror"),
+        "{inventory}"
+    );
+    let text = run(medium.program("inventory", devices)).ok();
+    assert!(text.contains("unreadable data"), "{text}");
+    let plan = |answer: &str| {
+        let answer = medium.answer("answer.toml", answer);
+        run(medium.program("plan", devices).arg("--answer").arg(answer))
+    };
+    plan("").ok();
+    let place = medium.at("other.toml");
+    fs::write(
+        &place,
+        answer("wipe = \"faulty.img\"").replace(&format!("serial = \"{SERIAL}\""), "serial = \"faulty.img\""),
+    )
+    .unwrap();
+    run(medium.program("plan", devices).arg("--answer").arg(&place))
+        .fails(3, &["cannot be looked into", "another disk"]);
 }
 
 /// The files that are made before they are on the disk lie in a directory in memory, which can be too small.

@@ -82,6 +82,9 @@ fn look_again(disk: &Disk) -> Result<()> {
         ..Scan::default()
     };
     let again = inventory::disks(&scan)?;
+    if let Some(why) = again.iter().find_map(|disk| disk.unreadable.as_ref()) {
+        bail!("{} cannot be read after wiping: {why}", disk.path.display());
+    }
     let left: Vec<String> = again
         .iter()
         .flat_map(|disk| &disk.signatures)

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow};
 use serde::Deserialize;
 use signing::process::Cmd;
 
-use super::{Disk, Partition, clean, signatures};
+use super::{Disk, Partition, Signature, clean, signatures};
 
 /// Which devices are looked at.
 #[derive(Debug, Clone, Default)]
@@ -77,12 +77,13 @@ fn look(
 ) -> Result<Disk> {
     let sysfs = Path::new("/sys/class/block").join(&listed.name);
     let partitions = partitions(&sysfs)?;
-    let mut found = signatures::of(&listed.path)?;
-    for partition in &partitions {
-        found.extend(signatures::of(&partition.path)?);
-    }
+    // A faulty disk must not keep another from being installed on.
+    let (signatures, unrecognised, unreadable) = match contents(&listed.path, &partitions, size) {
+        Ok((signatures, unrecognised)) => (signatures, unrecognised, None),
+        Err(error) => (Vec::new(), false, Some(format!("{error:#}"))),
+    };
     let below = |name: &PathBuf| *name == listed.path;
-    let mut disk = Disk {
+    Ok(Disk {
         path: listed.path.clone(),
         model: listed.model.as_deref().and_then(clean).or_else(|| model(&sysfs)),
         serial: listed.serial.as_deref().and_then(clean).or_else(|| serial(&sysfs)),
@@ -100,14 +101,23 @@ fn look(
             .filter_map(|(_, point)| clean(&point.to_string_lossy()))
             .collect(),
         holders: holders(&sysfs, &partitions),
-        unrecognised: false,
         partitions,
-        signatures: found,
-    };
-    if !disk.holds_data() {
-        disk.unrecognised = disk.signatures.is_empty() && signatures::has_bytes(&disk.path, size)?;
+        signatures,
+        unrecognised,
+        unreadable: unreadable.map(|why| clean(&why).unwrap_or_else(|| "unknown error".into())),
+    })
+}
+
+/// What is recognised on a disk and its partitions; where that is nothing, whether there are bytes all the same.
+fn contents(path: &Path, partitions: &[Partition], size: u64) -> Result<(Vec<Signature>, bool)> {
+    let mut found = signatures::of(path)?;
+    for partition in partitions {
+        found.extend(signatures::of(&partition.path)?);
     }
-    Ok(disk)
+    // wipefs takes a disk that gives nothing but errors for an empty one.
+    let bytes = signatures::has_bytes(path, size)?;
+    let unrecognised = bytes && found.is_empty() && partitions.is_empty();
+    Ok((found, unrecognised))
 }
 
 fn partitions(sysfs: &Path) -> Result<Vec<Partition>> {

@@ -89,6 +89,9 @@ pub struct Disk {
     pub signatures: Vec<Signature>,
     /// Nothing was recognised, but its start or its end is not empty.
     pub unrecognised: bool,
+    /// Why it could not be looked into, if so. It may hold anything, and hinders no other disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreadable: Option<String>,
 }
 
 /// A partition of a disk.
@@ -182,10 +185,13 @@ impl Disk {
         }
     }
 
-    /// Whether something would be lost: a partition, a recognised content, or unrecognised bytes.
+    /// Whether something would be lost: a partition, a recognised content, unrecognised bytes, or what nobody could see.
     #[must_use]
     pub fn holds_data(&self) -> bool {
-        self.unrecognised || !self.partitions.is_empty() || self.signatures.iter().any(|found| !found.is_table())
+        self.unrecognised
+            || self.unreadable.is_some()
+            || !self.partitions.is_empty()
+            || self.signatures.iter().any(|found| !found.is_table())
     }
 
     /// What it holds, in one line each. Tables are told by their partitions.
@@ -208,6 +214,9 @@ impl Disk {
         if self.unrecognised {
             lines.push("unrecognised data".into());
         }
+        if let Some(why) = &self.unreadable {
+            lines.push(format!("unreadable data: {why}"));
+        }
         lines
     }
 }
@@ -215,7 +224,7 @@ impl Disk {
 /// Takes stock of the machine.
 ///
 /// # Errors
-/// When the disks cannot be listed or looked at. Nothing is guessed.
+/// When the disks cannot be listed. Nothing is guessed.
 pub fn take(scan: &Scan) -> anyhow::Result<Inventory> {
     Ok(Inventory {
         product: machine::product(),

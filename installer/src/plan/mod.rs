@@ -48,6 +48,14 @@ pub enum PlanError {
     /// It cannot be written.
     #[error("{0} is read-only. Remove its write protection or choose another disk")]
     ReadOnly(String),
+    /// It cannot be looked into.
+    #[error("{disk} cannot be looked into ({why}), so nobody knows what would be lost. Choose another disk")]
+    Unreadable {
+        /// The disk.
+        disk: String,
+        /// Why.
+        why: String,
+    },
     /// It is too small.
     #[error("{disk} is too small: {} are needed. Choose a larger disk", human_size(*.need))]
     TooSmall {
@@ -348,6 +356,12 @@ fn check_disk(disk: &Disk, wanted: &DiskAnswer) -> Result<(), PlanError> {
     }
     if disk.read_only {
         return Err(PlanError::ReadOnly(title));
+    }
+    if let Some(why) = &disk.unreadable {
+        return Err(PlanError::Unreadable {
+            disk: title,
+            why: why.clone(),
+        });
     }
     if !matches!(disk.sector, 512 | 4096) {
         return Err(PlanError::Sectors {

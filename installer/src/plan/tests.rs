@@ -205,6 +205,10 @@ fn disks_that_cannot_serve_are_refused() {
     let mut locked = disk("S1", 20 * GIB);
     locked.read_only = true;
     assert!(matches!(plan(vec![locked], lines), Err(PlanError::ReadOnly(_))));
+    let mut faulty = disk("S1", 20 * GIB);
+    faulty.unreadable = Some("I/O error".into());
+    assert!(faulty.holds_data());
+    assert!(matches!(plan(vec![faulty], lines), Err(PlanError::Unreadable { .. })));
     let mut strange = disk("S1", 20 * GIB);
     strange.sector = 520;
     assert!(matches!(plan(vec![strange], lines), Err(PlanError::Sectors { .. })));

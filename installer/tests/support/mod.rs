@@ -212,6 +212,12 @@ impl Disk {
         Self { directory, node }
     }
 
+    /// Every read of it fails from now on: its file has no bytes any more.
+    pub fn fail(&self) {
+        let file = fs::read_dir(self.directory.path()).unwrap().next().unwrap().unwrap();
+        File::create(file.path()).unwrap();
+    }
+
     pub fn write(&self, offset: u64, bytes: &[u8]) {
         let file = OpenOptions::new().write(true).open(&self.node).unwrap();
         file.write_all_at(bytes, offset).unwrap();
