@@ -397,6 +397,27 @@ fn a_full_disk_leaves_no_bundle_and_no_release() {
     low.run("import 1.bundle --repo gateway --trust site/trust").ok();
 }
 
+#[test]
+fn a_dry_run_says_what_would_be_done_and_makes_nothing() {
+    let low = furnished();
+    fs::create_dir(low.at("foreign")).unwrap();
+    let before = contents(low.directory.path());
+    let said = low.run(&format!("{PUBLISH} --dry-run")).ok();
+    assert!(said.contains("release 1.1.0 would be published"), "{said}");
+    for place in ["new", "foreign"] {
+        let line = PUBLISH.replace("--repo repository", &format!("--repo {place}"));
+        let summary = low.run(&format!("{line} --dry-run --json")).ends(0).json();
+        assert_eq!(
+            (&summary["version"], &summary["changed"]),
+            (&"1.1.0".into(), &true.into())
+        );
+        low.run(&format!("import 1.bundle --repo {place} --trust site/trust --dry-run"))
+            .ok();
+    }
+    assert_eq!(contents(low.directory.path()), before);
+    assert!(!low.at("new").exists() && fs::read_dir(low.at("foreign")).unwrap().next().is_none());
+}
+
 /// The recipe: kill a run once it has written so much, look, and run it again.
 #[test]
 fn a_killed_run_leaves_nothing_half_visible_and_the_next_one_does_it() {

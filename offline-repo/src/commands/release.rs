@@ -2,7 +2,7 @@
 //! `publish`, `export` and `import`: signed releases on their way over the gap.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use chrono::{DateTime, Duration, NaiveDate, Utc};
@@ -16,6 +16,7 @@ use signing::keys::Passphrase;
 use signing::output::{self, Exit};
 use signing::release::Version;
 use signing::site::{Site, Trust};
+use tempfile::TempDir;
 
 use super::pinned_root;
 use crate::progress::{Screen, human};
@@ -80,7 +81,7 @@ impl Publish {
             true => Passphrase::new(b"unused".to_vec())?,
             false => Passphrase::obtain(self.passphrase_file.as_deref(), "Passphrase of the site's keys: ")?,
         };
-        let repository = Repository::create(&self.repo)?;
+        let (repository, _rehearsal) = repository(&self.repo, self.dry_run)?;
         let options = publish::Options {
             site: &site,
             passphrase: &passphrase,
@@ -224,7 +225,7 @@ pub struct Import {
 impl Import {
     pub fn run(&self) -> Result<Exit> {
         let trust = Trust::open(&self.trust)?;
-        let repository = Repository::create(&self.repo)?;
+        let (repository, _rehearsal) = repository(&self.repo, self.dry_run)?;
         let mode = if self.dry_run {
             import::Mode::DryRun
         } else {
@@ -261,6 +262,15 @@ impl Import {
         ))?;
         Ok(Exit::Done)
     }
+}
+
+/// The repository, made where there is none. A dry run makes nothing: its empty one lies elsewhere until it is dropped.
+fn repository(place: &Path, dry_run: bool) -> Result<(Repository, Option<TempDir>)> {
+    if dry_run && !place.join("metadata").is_dir() {
+        let rehearsal = tempfile::tempdir().context("cannot make a temporary directory")?;
+        return Ok((Repository::create(rehearsal.path())?, Some(rehearsal)));
+    }
+    Ok((Repository::create(place)?, None))
 }
 
 fn warn(text: &str) {
