@@ -79,18 +79,27 @@ pub struct Apt {
     config: PathBuf,
 }
 
+/// Refuses a directory that apt's configuration and one-line sources cannot name (sources.list(5) knows no quoting).
+///
+/// # Errors
+/// When its path holds quotes, brackets or blanks.
+pub fn named_for_apt(directory: &Path) -> Result<()> {
+    if directory.to_string_lossy().contains(['"', '[', ']', '\n', '\t', ' ']) {
+        bail!(
+            "{} cannot be given to apt: choose a directory without quotes, brackets and blanks in its path",
+            directory.display()
+        );
+    }
+    Ok(())
+}
+
 impl Apt {
     /// Writes apt's configuration and sources into `root`, whose lists and caches of an earlier run are used again.
     ///
     /// # Errors
     /// When they cannot be written, or no mirror is known.
     pub fn prepare(root: &Path, spec: &Spec, upstream: &Upstream) -> Result<Self> {
-        if root.to_string_lossy().contains(['"', '\n', ' ']) {
-            bail!(
-                "{} cannot be given to apt: choose a store without quotes and blanks in its path",
-                root.display()
-            );
-        }
+        named_for_apt(root)?;
         for part in ["lists/partial", "cache/archives/partial", "log", "etc"] {
             let directory = root.join(part);
             fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;

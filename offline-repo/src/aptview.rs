@@ -10,6 +10,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use signing::durable;
 
+use crate::apt;
 use crate::snapshot::Snapshot;
 use crate::store::{Store, link_or_copy};
 
@@ -24,6 +25,7 @@ pub const KEYRING: &str = "keyring.asc";
 pub fn materialise(store: &Store, snapshot: &Snapshot, directory: &Path, keyring: &Path) -> Result<()> {
     fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let directory = &fs::canonicalize(directory).with_context(|| format!("cannot open {}", directory.display()))?;
+    apt::named_for_apt(directory)?;
     let kept = store.snapshot_directory(&snapshot.name)?;
     for origin in &snapshot.created_from {
         let dists = directory.join(&origin.path).join("dists").join(&origin.suite);

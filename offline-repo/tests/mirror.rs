@@ -346,6 +346,8 @@ fn a_view_of_a_snapshot_is_an_archive_that_apt_takes() {
     offline_repo::aptview::materialise(&store, &snapshot, &view, &keyring).unwrap();
     // Once more over itself.
     offline_repo::aptview::materialise(&store, &snapshot, &view, &keyring).unwrap();
+    let blank = offline_repo::aptview::materialise(&store, &snapshot, &low.archive.at("a view"), &keyring);
+    assert!(format!("{:#}", blank.unwrap_err()).contains("a view cannot be given to apt"));
     let sources = fs::read_to_string(view.join("sources.list")).unwrap();
     assert!(sources.contains("signed-by="), "{sources}");
     // The view is upstream for another store: the same bytes come out.

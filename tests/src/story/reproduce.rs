@@ -21,7 +21,7 @@ pub fn elsewhere(shop: &Workshop, ledger: &Ledger) -> Result<()> {
     let facts = shop.build(BASE.version).join("release.json");
     let inputs = shop.story()?.file(&facts)?;
     ledger.step("reproduce", "build again elsewhere: the same bits", inputs, &[], || {
-        let place = shop.at("again/some where else");
+        let place = shop.at("again/some-where-else");
         if place.exists() {
             fs::remove_dir_all(&place)?;
         }
