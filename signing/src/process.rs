@@ -14,7 +14,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 
 /// How much of a program's complaint is quoted in an error.
-const COMPLAINT: usize = 4096;
+const COMPLAINT: usize = 2048;
+/// How many characters of one argument are quoted in an error: a list of packages can be thousands.
+const ARGUMENT: usize = 120;
 /// How much a program may say on each of its outputs, unless the caller says otherwise.
 const LIMIT: u64 = 64 << 20;
 
@@ -242,9 +244,14 @@ impl Cmd {
 impl fmt::Display for Cmd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.command.get_program().to_string_lossy())?;
-        self.command
-            .get_args()
-            .try_for_each(|arg| write!(f, " {}", arg.to_string_lossy()))
+        for arg in self.command.get_args() {
+            let arg = arg.to_string_lossy();
+            match arg.char_indices().nth(ARGUMENT) {
+                Some((end, _)) => write!(f, " {}...", &arg[..end])?,
+                None => write!(f, " {arg}")?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -291,7 +298,12 @@ fn end_of(log: &Path) -> io::Result<Vec<u8>> {
 }
 
 fn failed(command: String, status: ExitStatus, said: &[u8]) -> ProcessError {
-    let end = &said[said.len().saturating_sub(COMPLAINT)..];
+    let mut end = &said[said.len().saturating_sub(COMPLAINT)..];
+    if end.len() < said.len()
+        && let Some(line) = end.iter().position(|byte| *byte == b'\n')
+    {
+        end = &end[line..];
+    }
     let complaint = String::from_utf8_lossy(end).trim().to_owned();
     ProcessError::Failed {
         command,
@@ -315,6 +327,20 @@ mod tests {
             error.contains("sh -c") && error.contains("no such luck") && error.contains('7'),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_long_argument_and_a_long_complaint_are_cut_and_their_ends_are_clean() {
+        let error = Cmd::new("sh")
+            .args(["-c", "seq 1000 9999 >&2; exit 1", &"é".repeat(5000)])
+            .run()
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.len() < 3000 && error.contains("é...`") && error.ends_with("\n9999"),
+            "{error}"
+        );
+        assert!(error.lines().skip(1).all(|line| line.len() == 4), "{error}");
     }
 
     #[test]
