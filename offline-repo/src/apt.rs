@@ -119,7 +119,10 @@ impl Apt {
     }
 
     fn command(&self, program: &str) -> Cmd {
-        let mut cmd = Cmd::new(program).env("APT_CONFIG", &self.config);
+        // A run that is killed takes its apt with it: left alone, that one would hold apt's locks against the next run.
+        let mut cmd = Cmd::new("setpriv")
+            .args(["--pdeathsig", "KILL", program])
+            .env("APT_CONFIG", &self.config);
         for name in PROXIES {
             if let Some(value) = std::env::var_os(name) {
                 cmd = cmd.env(name, value);

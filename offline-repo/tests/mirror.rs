@@ -162,6 +162,29 @@ fn a_killed_mirror_leaves_a_store_that_works() {
     low.verify().ends(0);
 }
 
+/// The recipe: a mirror that takes connections and never answers, and a run that is killed while its apt waits.
+#[test]
+fn a_killed_mirror_takes_its_apt_with_it() {
+    let low = Low::new();
+    let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    deaf.set_nonblocking(true).unwrap();
+    let mut args = low.args(&[]);
+    *args.last_mut().unwrap() = format!("http://{}", deaf.local_addr().unwrap());
+    let asked = std::cell::RefCell::new(None);
+    let when = || {
+        asked.replace(deaf.accept().ok());
+        asked.borrow().is_some()
+    };
+    assert!(common::killed(Cmd::new(PROGRAM).args(args), &low.store, when));
+    // Its peer ends with it, and does not wait for the answer.
+    let (mut peer, _) = asked.take().unwrap();
+    peer.set_nonblocking(false).unwrap();
+    peer.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
+    std::io::copy(&mut peer, &mut std::io::sink()).unwrap();
+    low.mirror(&[]).ends(0);
+    low.verify().ends(0);
+}
+
 #[test]
 fn a_second_writer_is_told_to_wait() {
     let low = Low::new();
