@@ -353,7 +353,7 @@ fn profiles_are_listed_and_explained() {
 fn every_example_in_the_help_is_understood() {
     let bench = bench();
     fs::rename(bench.path().join("x.iso"), bench.path().join("bastide-1.0.0.iso")).unwrap();
-    for example in common::helps(PROGRAM).into_iter().flat_map(|help| help.examples) {
+    for example in common::helps(PROGRAM, &[]).into_iter().flat_map(|help| help.examples) {
         // The running host is audited by a test of its own, and takes its time.
         let (line, judged) =
             match example.contains("host --html") || example.contains("host --json") || example.contains("--record") {

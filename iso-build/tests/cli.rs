@@ -47,7 +47,7 @@ fn visible(bench: &Bench) -> Vec<String> {
 #[test]
 fn every_example_in_the_help_works() {
     let bench = Bench::new();
-    let mut waiting = common::helps(PROGRAM);
+    let mut waiting = common::helps(PROGRAM, &[]);
     // In the order of a release: a medium is looked into after it was made.
     waiting.sort_by_key(|help| {
         ["", "build", "sign", "assemble", "inspect"]

@@ -544,7 +544,7 @@ fn the_examples_in_the_help_work() {
     for directory in ["stick", "store/pool", "store/snapshots"] {
         fs::create_dir_all(low.at(directory)).unwrap();
     }
-    let mut helps = common::helps(PROGRAM);
+    let mut helps = common::helps(PROGRAM, &[]);
     let order = ["mirror", "verify-snapshot", "publish", "export", "import", "list", ""];
     helps.sort_by_key(|help| order.iter().position(|&command| command == help.command));
     for example in helps.into_iter().flat_map(|help| help.examples) {

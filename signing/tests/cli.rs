@@ -273,6 +273,24 @@ fn a_full_disk_loses_nothing() {
 }
 
 #[test]
+fn a_wrong_command_line_is_a_usage_error() {
+    let bench = bench();
+    for line in [
+        "",
+        "frobnicate",
+        "site",
+        "site init --dir new",
+        "openpgp --site site",
+        "verify openpgp file",
+        "verify openpgp --trust site/trust --at soon file",
+        "verify openpgp --trust site/trust --cleartext --signature x file",
+        "verify secureboot --trust site/trust --cert site/trust/db.der x.efi",
+    ] {
+        sign(bench.path(), line).ends(2);
+    }
+}
+
+#[test]
 fn a_closed_pipe_is_no_panic() {
     let bench = bench();
     for line in [
@@ -315,7 +333,7 @@ fn the_examples_in_the_help_work() {
     if made.is_err() {
         eprintln!("gpg is not installed: the cleartext example is not run");
     }
-    let mut helps = common::helps(PROGRAM);
+    let mut helps = common::helps(PROGRAM, &[]);
     helps.sort_by_key(|help| (help.command.starts_with("verify"), help.command.clone()));
     for line in helps.into_iter().flat_map(|help| help.examples) {
         let repeats_init = line.starts_with("site init --dir site ");

@@ -81,8 +81,8 @@ pub struct Help {
 }
 
 /// The help of every command of a program, found as a user finds it: from the first help on. Each fits a terminal of 80
-/// columns and has examples; the first one tells the exit codes.
-pub fn helps(program: &str) -> Vec<Help> {
+/// columns and has examples, and all commands but these print JSON; the first help tells the exit codes.
+pub fn helps(program: &str, without_json: &[&str]) -> Vec<Help> {
     let name = Path::new(program).file_name().unwrap().to_str().unwrap();
     let mut waiting = vec![String::new()];
     let mut found = Vec::new();
@@ -114,6 +114,9 @@ pub fn helps(program: &str) -> Vec<Help> {
                 .filter_map(|line| line.strip_prefix("  ")?.split(' ').next())
                 .filter(|name| !name.is_empty() && *name != "help");
             waiting.extend(names.map(|name| format!("{command} {name}").trim().to_owned()));
+        } else {
+            let excepted = without_json.contains(&command.as_str());
+            assert_ne!(text.contains("--json"), excepted, "{name} {command}");
         }
         found.push(Help { command, examples });
     }
