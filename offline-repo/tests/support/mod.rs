@@ -8,6 +8,7 @@ pub mod common;
 
 #[path = "../../../signing/tests/common/archive.rs"]
 mod archive;
+pub mod low;
 
 use std::fs;
 use std::io::Write;
