@@ -79,7 +79,7 @@ pub fn from_cd(shop: &Workshop, ledger: &Ledger) -> Result<()> {
     )
 }
 
-/// A medium whose metadata and boot image were altered must not reach a disk.
+/// A medium whose metadata were altered must not reach a disk.
 ///
 /// # Errors
 /// When the step fails.
@@ -89,14 +89,14 @@ pub fn from_altered_medium(shop: &Workshop, ledger: &Ledger) -> Result<()> {
         let machine = Machine::bare(&shop.at("vm/altered"), 10, shop.accelerator)?;
         let iso = shop.at("vm/altered/altered.iso");
         tamper::altered_iso(&shop.iso(), &iso)?;
-        let before = disk_digest(&machine)?;
+        let before = allocated(&machine)?;
         let console = install(&machine, &iso, Medium::Usb, &shop.answer("answer", false)?)?;
         let reason = console
             .lines()
             .find(|line| line.contains("\"failed\"") && line.contains("verify-medium"))
             .context("the installer did not refuse the altered medium")?;
         ensure!(
-            disk_digest(&machine)? == before,
+            allocated(&machine)? == before,
             "the disk was written although the medium was refused"
         );
         let reason = reason.to_owned();
@@ -171,8 +171,8 @@ fn detail(line: &str) -> String {
         .unwrap_or_else(|| line.to_owned())
 }
 
-fn disk_digest(machine: &Machine) -> Result<Vec<u8>> {
-    // The content and not the container: qcow2 keeps book of its own.
+/// Which clusters of the disk hold data: a bare disk has none, and one that was written has some.
+fn allocated(machine: &Machine) -> Result<Vec<u8>> {
     Ok(Cmd::new("qemu-img")
         .args(["map", "--output=json"])
         .arg(machine.disk())
