@@ -13,7 +13,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use chrono::{DateTime, Utc};
 use hypervisor::layout::{self, ImageRelease};
 use signing::digest;
@@ -76,6 +76,12 @@ impl Medium {
     /// When anything is not signed as it must be, is stale, or cannot be read.
     pub fn metadata(&self, memory: Option<&Path>) -> Result<Verified> {
         let metadata = self.mount.join("bastide/metadata");
+        if !metadata.is_dir() {
+            bail!(
+                "no medium of Bastide is mounted at {}: it holds no bastide/metadata",
+                self.mount.display()
+            );
+        }
         let place = self.trust.join("root.json");
         let root = digest::read_bounded(&place, Limits::default().root_bytes)
             .with_context(|| format!("cannot read the pinned root {}", place.display()))?;

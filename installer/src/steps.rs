@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context, Result};
 pub use hypervisor::events::Phase;
 use serde::{Deserialize, Serialize};
+use signing::output::chain;
 
 /// A step, in the order in which they are done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -206,7 +207,7 @@ impl Reporter {
         let detail = std::mem::take(&mut running.detail);
         match &result {
             Ok(_) => self.emit(step, Phase::Done, None, detail),
-            Err(error) => self.emit(step, Phase::Failed, None, format!("{error:#}")),
+            Err(error) => self.emit(step, Phase::Failed, None, chain(error)),
         }
         result.with_context(|| step.words().to_lowercase())
     }

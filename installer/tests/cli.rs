@@ -173,7 +173,7 @@ fn without_a_medium_nothing_is_planned() {
         .arg(place("medium"))
         .arg("--trust")
         .arg(place("trust")));
-    assert!(code == Some(1) && said.contains("pinned root"), "{said}");
+    assert!(code == Some(1) && said.contains("no medium of Bastide"), "{said}");
 }
 
 #[test]

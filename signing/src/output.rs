@@ -48,10 +48,26 @@ pub fn report(program: &str, error: &anyhow::Error) -> ExitCode {
     // Nobody is left to tell when standard error is closed.
     drop(writeln!(
         io::stderr(),
-        "{program}: {}{error:#}",
-        if refused { "refused: " } else { "" }
+        "{program}: {}{}",
+        if refused { "refused: " } else { "" },
+        chain(error)
     ));
     ExitCode::from(if refused { Exit::Refused } else { Exit::Failed } as u8)
+}
+
+/// An error with its causes, in one line. A cause that the text before it already tells is not told again.
+#[must_use]
+pub fn chain(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |mut told, cause| {
+        let cause = cause.to_string();
+        if !told.ends_with(&cause) {
+            if !told.is_empty() {
+                told += ": ";
+            }
+            told += &cause;
+        }
+        told
+    })
 }
 
 /// Prints one line on standard output.
@@ -68,4 +84,21 @@ pub fn line(text: &str) -> io::Result<()> {
 /// As [`line`].
 pub fn json(value: &impl Serialize) -> io::Result<()> {
     line(&serde_json::to_string_pretty(value)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_that_is_already_told_is_not_told_again() {
+        let inner = io::Error::other("no such luck");
+        let error = Err::<(), _>(inner)
+            .context("cannot read x: no such luck")
+            .context("cannot begin")
+            .unwrap_err();
+        assert_eq!(chain(&error), "cannot begin: cannot read x: no such luck");
+    }
 }

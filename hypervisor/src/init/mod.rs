@@ -27,6 +27,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::reboot::{RebootMode, reboot};
 use serde::Deserialize;
 use signing::digest::Sha256;
+use signing::output::chain;
 
 use crate::layout;
 
@@ -107,7 +108,7 @@ pub fn main() {
     }
     let mut mode = Mode::Host;
     let Err(error) = run(&mut mode);
-    console::error(&format!("{error:#}"));
+    console::error(&chain(&error));
     let (what, wait, how) = match mode {
         Mode::Host => ("restarts", BEFORE_RESTART, RebootMode::RB_AUTOBOOT),
         Mode::Install => ("stops", BEFORE_STOP, RebootMode::RB_POWER_OFF),

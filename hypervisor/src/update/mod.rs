@@ -23,7 +23,7 @@ use offline_repo::bundle::BundleSource;
 use serde::Serialize;
 use signing::clock;
 use signing::digest::{Sha256, read_bounded};
-use signing::output::Refused;
+use signing::output::{Refused, chain};
 use signing::release::{self, Offered, Part, Version};
 use signing::secureboot;
 use signing::tuf::{Client, Datastore, DirectorySource, Limits, Memory, Source, TufError};
@@ -266,7 +266,7 @@ fn step<T>(
         }
         Err(error) => {
             // The error itself matters more than a screen that is gone.
-            drop(watch.event(Event::now(name, Phase::Failed, format!("{error:#}"))));
+            drop(watch.event(Event::now(name, Phase::Failed, chain(&error))));
             Err(error)
         }
     }

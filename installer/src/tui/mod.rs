@@ -16,6 +16,7 @@ use crate::run::{self, Outcome, Setup};
 use crate::steps::{Memory, Reporter};
 use crate::volume;
 use model::{Model, Next};
+use signing::output::chain;
 use view::Ending;
 
 /// How often the progress is drawn.
@@ -61,7 +62,7 @@ fn dialogue(terminal: &mut DefaultTerminal, setup: &Setup, reporter: Reporter) -
     let mut model = match begin() {
         Ok(model) => model,
         Err(error) => {
-            let why = format!("{error:#}");
+            let why = chain(&error);
             wait_for_enter(terminal, |frame| view::failure(frame, &why))?;
             return Ok(Left::Failed(error));
         }
@@ -76,7 +77,7 @@ fn dialogue(terminal: &mut DefaultTerminal, setup: &Setup, reporter: Reporter) -
             Next::Leave => return Ok(Left::Unchanged),
             Next::Rescan => match look() {
                 Ok((inventory, keys)) => model.rescan(inventory, keys),
-                Err(error) => model.message = format!("{error:#}"),
+                Err(error) => model.message = chain(&error),
             },
             Next::Install => {
                 let loaded = model.loaded.take().ok_or_else(|| anyhow!("there is no plan"))?;
@@ -104,7 +105,7 @@ fn install(terminal: &mut DefaultTerminal, setup: &Setup, loaded: &Loaded, mut r
     });
     let ending = match &result {
         Ok(outcome) => Ending::Done(outcome.record.fingerprint.to_string()),
-        Err(error) => Ending::Failed(format!("{error:#}")),
+        Err(error) => Ending::Failed(chain(&error)),
     };
     wait_for_enter(terminal, |frame| view::progress(frame, &memory.events(), &ending))?;
     Ok(match result {

@@ -35,13 +35,13 @@ const STEPS: [&str; 10] = [
     "bastide-audit repo {out}/repository/1.1.0 --trust {out}/site/trust",
 ];
 
-/// The installation onto a disk for another machine, from the mounted medium. A loop device's serial number is the name of
-/// its file.
+/// The installation onto a disk for another machine, from the unpacked medium: a kernel may know neither of its file
+/// systems. A loop device's serial number is the name of its file.
 const INSTALL: &str = r#"set -e
 cd "$1"
-mkdir medium targets work
-mount -o loop,ro medium.iso medium
-mount -o loop,ro medium/bastide/targets.squashfs targets
+mkdir work
+xorriso -osirrox on -indev medium.iso -extract / medium
+unsquashfs -q -n -d targets medium/bastide/targets.squashfs
 mount -t tmpfs work work
 truncate -s 10G BASTIDE-DISK-1
 disk=$(losetup --find --show BASTIDE-DISK-1)
