@@ -105,7 +105,7 @@ fn install(terminal: &mut DefaultTerminal, setup: &Setup, loaded: &Loaded, mut r
     });
     let ending = match &result {
         Ok(outcome) => Ending::Done(outcome.record.fingerprint.to_string()),
-        Err(error) => Ending::Failed(chain(&error)),
+        Err(error) => Ending::Failed(chain(error)),
     };
     wait_for_enter(terminal, |frame| view::progress(frame, &memory.events(), &ending))?;
     Ok(match result {
