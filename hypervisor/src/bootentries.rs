@@ -2,7 +2,7 @@
 //! The firmware's boot entries, through `efibootmgr`.
 //!
 //! Entries are found by their label and by the disk that they point to: firmware renumbers them, and a machine may carry
-//! the entries of an earlier install. Versions 17 and 18 of the program print device paths differently and both are read.
+//! the entries of an earlier install. Version 18 of the program prints more lines than version 17, and both are read.
 
 use std::path::Path;
 
@@ -167,7 +167,7 @@ impl<'a> Firmware<'a> {
         let before = self.read()?;
         for entry in before.entries.iter().filter(|entry| entry.label == slot.boot_label()) {
             if before.next == Some(entry.number) {
-                self.clear_next()?;
+                self.clear_next(&before)?;
             }
             self.cmd()
                 .args([
@@ -193,11 +193,20 @@ impl<'a> Firmware<'a> {
             .context("cannot order the next start (BootNext)")
     }
 
-    /// Takes an order for the next start back.
+    /// Takes the order for the next start back.
+    ///
+    /// Versions 17 and 18 refuse to delete BootNext on a machine that has no Boot0001, whatever BootNext says. There it is
+    /// set to the entry that starts without it: the first of the boot order.
     ///
     /// # Errors
     /// When the firmware refuses.
-    pub fn clear_next(&self) -> Result<()> {
+    fn clear_next(&self, before: &Entries) -> Result<()> {
+        let exists = |number: &u16| before.entries.iter().any(|entry| entry.number == *number);
+        let mut order = before.order.iter().copied();
+        let usual = order.find(|number| exists(number) && before.next != Some(*number));
+        if let (false, Some(usual)) = (exists(&1), usual) {
+            return self.set_next(usual).context("cannot take BootNext back");
+        }
         self.cmd()
             .args(["--quiet", "--delete-bootnext"])
             .run()

@@ -13,6 +13,7 @@ use hypervisor::events::{Event, Phase};
 use hypervisor::layout::{self, Slot};
 use hypervisor::slots::State;
 use hypervisor::update::{self, Depth, Origin, Outcome, Step};
+use signing::process::Cmd;
 use signing::tuf::DirectorySource;
 use support::drive::{install, repository, run, updated};
 use support::repository::Terms;
@@ -190,6 +191,43 @@ fn a_power_cut_at_any_event_leaves_nothing_half_and_the_update_can_be_begun_agai
     assert_eq!(host.slots().get(Slot::B).state, State::Trial);
 }
 
+/// efibootmgr 17 and 18 refuse `--delete-bootnext` where there is no Boot0001.
+#[test]
+fn an_ordered_trial_is_taken_back_on_a_machine_without_boot0001() {
+    let host = Host::install();
+    host.firmware.add("0001", "A stick");
+    let new = host.site.release("1.1.0", 2);
+    install(&host, &repository(&host, &[&new], Terms::version(2))).unwrap();
+    assert_eq!(host.firmware.next().as_deref(), Some("0002"));
+    host.firmware.forget("0001");
+
+    let third = host.site.release("1.2.0", 3);
+    let repository = repository(&host, &[&third], Terms::version(3));
+    let mut cut = |event: Event<Step>| {
+        if (event.step, event.state) == (Step::Invalidate, Phase::Done) {
+            bail!("power cut")
+        } else {
+            Ok(())
+        }
+    };
+    let error = update::update(
+        &host.machine,
+        DirectorySource::below(repository.path()),
+        Depth::Install,
+        &mut cut,
+    )
+    .unwrap_err();
+    assert!(format!("{error:#}").contains("power cut"), "{error:#}");
+    assert_eq!(host.would_start(), "Bastide A");
+
+    install(&host, &repository).unwrap();
+    assert_eq!(
+        (host.would_start(), host.first()),
+        ("Bastide B".into(), "Bastide A".into())
+    );
+    host.assert_nothing_half(&third);
+}
+
 #[test]
 fn a_dry_run_verifies_and_writes_nothing() {
     let host = Host::install();
@@ -308,4 +346,25 @@ fn a_bundle_on_a_stick_is_found_and_installed() {
     assert!(host.content_is(Slot::B, &new));
     drop(mounted);
     assert!(fs::read_dir(place).unwrap().next().is_none(), "the stick is unmounted");
+}
+
+/// What the parser of efibootmgr's output is tested on.
+#[test]
+fn the_recorded_output_is_what_efibootmgr_prints() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("could not check: loop devices need root");
+        return;
+    }
+    let said = Cmd::new("efibootmgr").arg("--version").output().unwrap();
+    let recorded = match said.as_slice() {
+        b"version 17\n" => include_str!("fixtures/efibootmgr-17.txt"),
+        b"version 18\n" => include_str!("fixtures/efibootmgr-18.txt"),
+        other => {
+            eprintln!("could not check: {} was not recorded", String::from_utf8_lossy(other));
+            return;
+        }
+    };
+    let recipe = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/efibootmgr-record.sh");
+    let printed = Cmd::new("sh").arg(recipe).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&printed), recorded);
 }

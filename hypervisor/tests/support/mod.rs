@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! A host on a disk image: real partitions on a loop device, real file systems, a real TUF repository, and a firmware
-//! that is a directory. Needs root, and says so.
+//! A host on a disk image: real partitions on a loop device, real file systems, a real TUF repository, and the real
+//! efibootmgr on a directory of variables. Needs root, and says so.
 
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod drive;
+pub mod firmware;
 pub mod repository;
 
 use std::fs;
@@ -24,6 +25,7 @@ use signing::release::Version;
 use signing::tuf::Datastore;
 use tempfile::TempDir;
 
+pub use firmware::Firmware;
 pub use repository::{Release, Site};
 
 pub const MIB: u64 = 1 << 20;
@@ -43,11 +45,19 @@ impl Loop {
         Self(String::from_utf8(output).unwrap().trim().into())
     }
 
-    /// Partitions through an ioctl: the test machine's kernel need not understand GPT itself.
+    /// Partitions through an ioctl: the test machine's kernel need not understand GPT itself. A device whose last file
+    /// systems somebody else still holds, as a process that was just started does, keeps their partitions: then it is
+    /// left alone and another one taken.
     pub fn with_partitions(image: &Path) -> Self {
-        let device = Self::of(image);
-        Cmd::new("partx").arg("--add").arg(&device.0).run().unwrap();
-        device
+        let mut held = Vec::new();
+        loop {
+            let device = Self::of(image);
+            match Cmd::new("partx").arg("--add").arg(&device.0).run() {
+                Ok(()) => return device,
+                Err(error) => assert!(held.len() < 8, "{error}"),
+            }
+            held.push(device);
+        }
     }
 
     pub fn partition(&self, number: u32) -> PathBuf {
@@ -67,6 +77,7 @@ pub struct Host {
     pub machine: Machine,
     pub site: Site,
     pub installed: Release,
+    pub firmware: Firmware,
     device: Loop,
     directory: TempDir,
 }
@@ -83,7 +94,7 @@ impl Host {
         );
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
-        for name in ["state", "esp", "trust", "run", "efivars", "nvram", "health.d"] {
+        for name in ["state", "esp", "trust", "run", "health.d"] {
             fs::create_dir(path(name)).unwrap();
         }
         let device = make_disk(&path("disk.img"));
@@ -104,16 +115,18 @@ impl Host {
             release: path("release.json"),
             command_line: path("cmdline"),
             efivars: path("efivars"),
-            efibootmgr: path("nvram/efibootmgr"),
+            efibootmgr: path("efibootmgr"),
             health_checks: path("health.d"),
             health_config: path("health.toml"),
             run: path("run"),
         };
+        let firmware = Firmware::new(&machine.efivars, &machine.efibootmgr);
         let installed = site.release("1.0.0", 1);
         let host = Self {
             machine,
             site,
             installed,
+            firmware,
             device,
             directory,
         };
@@ -158,27 +171,22 @@ impl Host {
         Slots::installed(release.version, release.root_hash)
             .store(&self.machine.slots_file())
             .unwrap();
-        let esp_guid = table.esp().unwrap().guid;
-        fs::write(self.nvram("esp-guid"), esp_guid.to_string()).unwrap();
-        fs::write(self.nvram("0003"), "Bastide A\t\\EFI\\bastide\\slot-a.efi").unwrap();
-        fs::write(self.nvram("0000"), "UiApp\tFvVol").unwrap();
-        fs::write(self.nvram("order"), "0003,0000").unwrap();
-        fs::write(&self.machine.efibootmgr, include_str!("efibootmgr.sh")).unwrap();
-        Cmd::new("chmod")
-            .arg("755")
-            .arg(&self.machine.efibootmgr)
+        self.firmware.add("0000", "UiApp");
+        Cmd::new(&self.machine.efibootmgr)
+            .args(["--quiet", "--create-only", "--bootnum", "0003", "--disk"])
+            .arg(&table.disk)
+            .args(["--part", "1", "--label", "Bastide A"])
+            .args(["--loader", Slot::A.boot_loader_path()])
             .run()
             .unwrap();
+        self.firmware.set_order(&[3, 0]);
         self.start(release);
-    }
-
-    fn nvram(&self, name: &str) -> PathBuf {
-        self.directory.path().join("nvram").join(name)
     }
 
     /// What a start of this release leaves: its command line and its own facts. The firmware clears BootNext first.
     pub fn start(&self, release: &Release) {
-        drop(fs::remove_file(self.nvram("next")));
+        let slot = self.table().slot_holding(&release.root_hash).unwrap();
+        self.firmware.start(slot.boot_label());
         fs::write(
             &self.machine.command_line,
             format!("ro bastide.roothash={} bastide.mode=host\n", release.root_hash),
@@ -189,27 +197,17 @@ impl Host {
 
     /// What the firmware would start at a power-on now, by its label.
     pub fn would_start(&self) -> String {
-        let number = match fs::read_to_string(self.nvram("next")) {
-            Ok(number) => number,
-            Err(_) => self.order()[0].clone(),
-        };
-        fs::read_to_string(self.nvram(number.trim()))
-            .unwrap()
-            .split('\t')
-            .next()
-            .unwrap()
-            .to_owned()
+        let next = self.firmware.next();
+        self.firmware.label(&next.unwrap_or_else(|| self.order()[0].clone()))
     }
 
     pub fn order(&self) -> Vec<String> {
-        let text = fs::read_to_string(self.nvram("order")).unwrap();
-        text.trim().split(',').map(str::to_owned).collect()
+        self.firmware.order()
     }
 
     /// The label of the first entry of the boot order.
     pub fn first(&self) -> String {
-        let text = fs::read_to_string(self.nvram(&self.order()[0])).unwrap();
-        text.split('\t').next().unwrap().to_owned()
+        self.firmware.label(&self.order()[0])
     }
 
     pub fn table(&self) -> Table {
@@ -289,17 +287,9 @@ impl Host {
 
     /// All that a refused update must leave as it was.
     pub fn fingerprint(&self) -> String {
-        let mut nvram: Vec<_> = fs::read_dir(self.nvram(""))
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .collect();
-        nvram.sort();
-        let nvram: Vec<String> = nvram
-            .iter()
-            .map(|path| Sha256::of(&fs::read(path).unwrap()).to_string())
-            .collect();
         format!(
-            "{nvram:?} {:?} {:?} {:?} {:?}",
+            "{} {:?} {:?} {:?} {:?}",
+            self.firmware.fingerprint(),
             self.slots(),
             self.table(),
             self.esp(Slot::A.boot_image()).map(|image| Sha256::of(&image)),
