@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use offline_repo::aptview;
 use offline_repo::spec::Role;
 use offline_repo::store::Store;
+use signing::durable;
 use signing::process::Cmd;
 
 use super::Measure;
@@ -21,8 +22,8 @@ pub fn size(shop: &Workshop) -> Result<Vec<Measure>> {
     Ok(vec![Measure::size("ISO / limit", bytes, 450.0)])
 }
 
-/// The snapshot of the first release as apt sees it.
-pub fn view(shop: &Workshop) -> Result<PathBuf> {
+/// The sources.list that gives mmdebstrap the snapshot of the first release.
+pub fn sources(shop: &Workshop) -> Result<PathBuf> {
     let store = Store::open(&shop.store())?;
     let snapshot = store.snapshot(BASE.snapshot)?;
     let view = shop.at("bench/view");
@@ -30,13 +31,17 @@ pub fn view(shop: &Workshop) -> Result<PathBuf> {
         let keyring = shop.source.join("offline-repo/keyrings/debian-trixie.asc");
         aptview::materialise(&store, &snapshot, &view, &keyring)?;
     }
-    Ok(view)
+    // apt inside of the new root sees no file outside of it: the packages are copied in.
+    let list = fs::read_to_string(view.join("sources.list"))?.replace("file:", "copy:");
+    let place = shop.at("bench/sources.list");
+    durable::write(&place, list.as_bytes())?;
+    Ok(place)
 }
 
 /// The image and the ISO, the builder root at hand and everything else made anew, against a bare mmdebstrap of the same
 /// packages.
 pub fn build(shop: &Workshop) -> Result<Vec<Measure>> {
-    let view = view(shop)?;
+    let sources = sources(shop)?;
     let snapshot = Store::open(&shop.store())?.snapshot(BASE.snapshot)?;
     let packages: Vec<_> = snapshot.of(Role::Host).map(|package| package.name.as_str()).collect();
     let root = shop.at("bench/bare");
@@ -50,7 +55,7 @@ pub fn build(shop: &Workshop) -> Result<Vec<Measure>> {
         .arg(format!("--include={}", packages.join(",")))
         .arg("trixie")
         .arg(&root)
-        .arg(view.join("sources.list"))
+        .arg(sources)
         .run()?;
     let peer = start.elapsed();
     fs::remove_dir_all(&root)?;

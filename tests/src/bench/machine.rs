@@ -22,7 +22,7 @@ pub fn boot(shop: &Workshop) -> Result<Vec<Measure>> {
     let raw = place.join("stock.raw");
     Cmd::new("sh")
         .arg(shop.source.join("tests/fixtures/stock-host"))
-        .arg(image::view(shop)?.join("sources.list"))
+        .arg(image::sources(shop)?)
         .arg(shop.admin_key().with_extension("pub"))
         .arg(&raw)
         .arg(place.join("work"))
