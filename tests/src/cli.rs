@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Result, anyhow};
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::bench;
+use crate::bench::{self, Subject};
 use crate::ledger::Ledger;
 use crate::story::{audit, build, host, install, recover, refuse, reproduce};
 use crate::workshop::Workshop;
@@ -18,6 +18,7 @@ Examples:
   journey tell guest
   journey tell update recover --out out
   journey bench
+  journey bench boot update
 
 Exit codes: 0 all passed, 1 a story failed or could not be told, 2 wrong command
 line. A machine's serial console is kept in OUT/vm/STORY/.";
@@ -47,7 +48,10 @@ enum Story {
         chapters: Vec<Chapter>,
     },
     /// Times and sizes as ratios beside a peer; needs what the demonstration made
-    Bench,
+    Bench {
+        /// Which; all where none is named
+        subjects: Vec<Subject>,
+    },
 }
 
 /// The stories that stand on an installed host or on its medium.
@@ -98,8 +102,8 @@ impl Chapter {
 /// When the workshop cannot be opened or a benchmark does not work. What fails in a story stands in the table.
 pub fn run(arguments: &Arguments) -> Result<bool> {
     let shop = Workshop::open(&arguments.source, &arguments.out)?;
-    if arguments.story == Story::Bench {
-        bench::run(&shop)?;
+    if let Story::Bench { subjects } = &arguments.story {
+        bench::run(&shop, subjects)?;
         return Ok(true);
     }
     let ledger = Ledger::open(&shop.out)?;

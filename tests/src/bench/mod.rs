@@ -9,6 +9,7 @@ use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use clap::ValueEnum;
 use serde::Serialize;
 use signing::durable;
 
@@ -79,18 +80,50 @@ impl fmt::Display for Measure {
     }
 }
 
-/// Measures everything, prints each line as it is known, and leaves all in `bench.json`.
+/// What can be measured alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Subject {
+    /// The medium's size
+    Size,
+    /// The time to make image and medium
+    Build,
+    /// The peak memory of each program
+    Memory,
+    /// The time from power-on until Xen's toolstack answers
+    Boot,
+    /// The time to apply the second release
+    Update,
+}
+
+impl Subject {
+    fn measure(self, shop: &Workshop) -> Result<Vec<Measure>> {
+        match self {
+            Self::Size => image::size(shop),
+            Self::Build => image::build(shop),
+            Self::Memory => memory::peaks(shop),
+            Self::Boot => machine::boot(shop),
+            Self::Update => machine::update(shop),
+        }
+    }
+}
+
+/// Measures these subjects, or all, prints each line as it is known, and leaves them in `bench.json`.
 ///
 /// # Errors
 /// When what is measured is not there (run the demonstration first) or does not work. A missed target is no error.
-pub fn run(shop: &Workshop) -> Result<()> {
+pub fn run(shop: &Workshop, subjects: &[Subject]) -> Result<()> {
     ensure!(
         install::installed(shop).disk().exists(),
         "there is no installed host: run `make demo` first"
     );
     let mut measures = Vec::new();
-    for measured in [image::size, image::build, memory::peaks, machine::boot, machine::update] {
-        for measure in measured(shop)? {
+    let subjects = if subjects.is_empty() {
+        Subject::value_variants()
+    } else {
+        subjects
+    };
+    for subject in subjects {
+        for measure in subject.measure(shop)? {
             println!("{measure}");
             measures.push(measure);
         }
