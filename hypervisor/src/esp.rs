@@ -151,22 +151,20 @@ impl Esp {
 impl Drop for Esp {
     fn drop(&mut self) {
         // All that matters is synced by now; a partition that stays writable is reported by the audit.
-        match self.undo {
+        let put_away = || match self.undo {
             Undo::ReadOnlyAgain => {
                 let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | SAFE;
-                let again = || mount(None::<&str>, &self.directory, None::<&str>, flags, None::<&str>);
-                // A process that another thread starts holds every open file until it executes its program: the
-                // partition is busy for that moment, and not for long.
-                for _ in 0..BUSY_ATTEMPTS {
-                    if again() != Err(nix::errno::Errno::EBUSY) {
-                        break;
-                    }
-                    std::thread::sleep(BUSY_PAUSE);
-                }
+                mount(None::<&str>, &self.directory, None::<&str>, flags, None::<&str>)
             }
-            Undo::Unmount => {
-                let _ = umount2(&self.directory, MntFlags::empty());
+            Undo::Unmount => umount2(&self.directory, MntFlags::empty()),
+        };
+        // A process that another thread starts holds every open file until it executes its program: the partition is
+        // busy for that moment, and not for long.
+        for _ in 0..BUSY_ATTEMPTS {
+            if put_away() != Err(nix::errno::Errno::EBUSY) {
+                break;
             }
+            std::thread::sleep(BUSY_PAUSE);
         }
     }
 }

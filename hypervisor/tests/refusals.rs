@@ -181,7 +181,7 @@ fn a_slot_in_use_is_not_written() {
         .run()
         .unwrap();
     let error = install(&host, &repository);
-    nix::mount::umount(place.path()).unwrap();
+    nix::mount::umount2(place.path(), nix::mount::MntFlags::MNT_DETACH).unwrap();
     assert!(format!("{:#}", error.unwrap_err()).contains("busy"));
 }
 

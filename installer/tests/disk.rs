@@ -145,7 +145,7 @@ fn the_disk_under_the_medium_is_never_written() {
         .arg("--answer")
         .arg(&answer)
         .arg("--yes"));
-    Cmd::new("umount").arg(medium.at("medium")).run().unwrap();
+    Cmd::new("umount").arg("--lazy").arg(medium.at("medium")).run().unwrap();
     assert_eq!(ended.code, Some(3), "{}", ended.err);
     assert!(ended.err.contains("medium of this installation"), "{}", ended.err);
 }
@@ -496,7 +496,7 @@ fn a_disk_in_use_or_too_small_is_refused() {
         .arg("--answer")
         .arg(&wiping)
         .arg("--yes"));
-    Cmd::new("umount").arg(point.path()).run().unwrap();
+    Cmd::new("umount").arg("--lazy").arg(point.path()).run().unwrap();
     assert_eq!(ended.code, Some(3), "{}", ended.err);
     assert!(ended.err.contains("is in use"), "{}", ended.err);
 }

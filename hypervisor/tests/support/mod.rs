@@ -12,6 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hypervisor::esp::Esp;
 use hypervisor::gpt::Table;
 use hypervisor::health::{Check, Health, Verdict};
 use hypervisor::layout::{self, Slot};
@@ -158,16 +159,13 @@ impl Host {
                 .unwrap();
             hypervisor::gpt::set_guid(&table.disk, partition, guid).unwrap();
         }
+        // Written and put away read-only as the host itself does it.
+        let esp = Esp::writable(&self.machine, &table).unwrap();
         for name in [Slot::A.boot_image(), layout::FALLBACK_IMAGE] {
-            let place = self.machine.esp_mount.join(name);
-            fs::create_dir_all(place.parent().unwrap()).unwrap();
-            fs::write(place, &release.xen).unwrap();
+            esp.write(name, &release.xen).unwrap();
         }
-        Cmd::new("mount")
-            .args(["-o", "remount,ro"])
-            .arg(&self.machine.esp_mount)
-            .run()
-            .unwrap();
+        drop(esp);
+        assert!(self.esp_is_read_only());
         Slots::installed(release.version, release.root_hash)
             .store(&self.machine.slots_file())
             .unwrap();
