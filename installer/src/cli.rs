@@ -182,14 +182,17 @@ struct Place {
 
 impl Place {
     fn setup(self) -> Setup {
+        // As the kernel's list of mounts names them: the disk under the medium is found by that.
+        let whole = |path: PathBuf| path.canonicalize().unwrap_or(path);
+        let (mount, targets) = (whole(self.medium), whole(self.targets));
         Setup {
             scan: Scan {
                 only: self.device,
-                medium: vec![self.medium.clone(), self.targets.clone()],
+                medium: vec![mount.clone(), targets.clone()],
             },
             medium: Medium {
-                mount: self.medium,
-                targets: self.targets,
+                mount,
+                targets,
                 trust: self.trust,
                 release: self.release,
             },

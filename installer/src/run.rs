@@ -10,6 +10,7 @@ use hypervisor::gpt::Table;
 use hypervisor::layout::{self, Slot};
 use hypervisor::slots::Slots;
 use signing::clock;
+use signing::durable;
 use signing::output::Refused;
 use signing::release::Part;
 
@@ -23,6 +24,9 @@ use crate::plan::{Plan, PlanError, ReleaseFacts, SecureBootPlan};
 use crate::record::{self, ReadBack, Record};
 use crate::steps::{Memory, Reporter, Step};
 use crate::volume::{self, Volume};
+
+/// Where disks that are being written are locked, for all installers of this machine.
+const DISK_LOCKS: &str = "/run/bastide/disks";
 
 /// What an installation works with.
 pub struct Setup {
@@ -116,7 +120,7 @@ pub fn install(setup: &Setup, answer: &Loaded, reporter: &mut Reporter) -> Resul
     let memory = Memory::default();
     reporter.add(memory.clone());
     let staging = Staging::new(&setup.work)?;
-    let mut state = State::new(&staging.0);
+    let mut state = State::new(&staging.own);
     let datastore = state.directory(layout::DATASTORE, 0o755)?;
     let mut verified = reporter.step(Step::VerifyMedium, |running| {
         setup.medium.verify(Some(&datastore), running)
@@ -145,6 +149,7 @@ pub fn install(setup: &Setup, answer: &Loaded, reporter: &mut Reporter) -> Resul
         running.detail(plan.disk.title());
         Ok(plan)
     })?;
+    let _alone = alone_with(&plan.disk.path)?;
     let read_back = write_slot(&plan, &mut verified, reporter)?;
     let enrolled = enrol(setup, &plan, reporter)?;
     let boot_entry = boot_entry(setup, &plan, reporter)?;
@@ -181,6 +186,15 @@ pub fn install(setup: &Setup, answer: &Loaded, reporter: &mut Reporter) -> Resul
         Ok(())
     })?;
     Ok(Outcome { plan, record })
+}
+
+/// One installation at a time onto a disk: two would each write a part of what boots.
+fn alone_with(disk: &Path) -> Result<durable::Lock> {
+    let name = disk.file_name().unwrap_or(disk.as_os_str());
+    let place = Path::new(DISK_LOCKS).join(name);
+    fs::create_dir_all(&place)
+        .and_then(|()| durable::Lock::take(&place))
+        .with_context(|| format!("cannot take the disk {} for this installation", disk.display()))
 }
 
 fn write_slot(plan: &Plan, verified: &mut Verified, reporter: &mut Reporter) -> Result<Vec<ReadBack>> {
@@ -330,26 +344,34 @@ fn fill(state: &mut State, plan: &Plan, answer: &Loaded) -> Result<()> {
     Ok(())
 }
 
-/// The directory of the state's files before they are on the disk: it holds the host's key and goes with the run.
-struct Staging(PathBuf);
+/// The directory of the state's files before they are on the disk: it holds the host's key and goes with the run. It lies
+/// in the place that the user named, under a name of its own: what else is there stays.
+struct Staging {
+    own: PathBuf,
+    /// The named place, where this run made it.
+    made: Option<PathBuf>,
+}
 
 impl Staging {
     fn new(place: &Path) -> Result<Self> {
         use std::os::unix::fs::DirBuilderExt;
-        let context = || format!("cannot make the work directory {}", place.display());
-        if place.exists() {
-            fs::remove_dir_all(place).with_context(context)?;
+        let own = place.join("bastide-install");
+        let context = || format!("cannot make the work directory {}", own.display());
+        let made = (!place.exists()).then(|| place.to_path_buf());
+        if own.exists() {
+            fs::remove_dir_all(&own).with_context(context)?;
         }
-        if let Some(parent) = place.parent() {
-            fs::create_dir_all(parent).with_context(context)?;
-        }
-        fs::DirBuilder::new().mode(0o700).create(place).with_context(context)?;
-        Ok(Self(place.to_path_buf()))
+        fs::create_dir_all(place).with_context(context)?;
+        fs::DirBuilder::new().mode(0o700).create(&own).with_context(context)?;
+        Ok(Self { own, made })
     }
 }
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        drop(fs::remove_dir_all(&self.0));
+        drop(fs::remove_dir_all(&self.own));
+        if let Some(place) = &self.made {
+            drop(fs::remove_dir(place));
+        }
     }
 }

@@ -119,6 +119,21 @@ fn a_cut_or_foreign_answer_is_refused() {
 }
 
 #[test]
+fn what_is_in_the_work_directory_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let kept = directory.path().join("kept");
+    fs::write(&kept, "mine").unwrap();
+    let ended = run(program()
+        .args(["run", "--yes", "--medium", "/nonexistent", "--answer"])
+        .arg(examples().join("minimal.toml"))
+        .arg("--work")
+        .arg(directory.path()));
+    assert_eq!(ended.0, Some(1), "{}", ended.2);
+    assert_eq!(fs::read_to_string(kept).unwrap(), "mine");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+}
+
+#[test]
 fn the_schema_is_json_and_a_closed_pipe_is_no_panic() {
     let (code, schema, _) = run(program().arg("schema"));
     assert_eq!(code, Some(0));

@@ -3,8 +3,8 @@
 //! and anything doubtful is refused with its reason.
 //!
 //! Beyond what TUF refuses (see [`signing::tuf::client`]) and the bundle's reader (see [`crate::bundle`]): a root without
-//! the site's OpenPGP signature; a target in the bundle that no role vouches for; a release that the bundle promises and
-//! does not hold. The gateway remembers what it trusted in `REPO/datastore`, so an older bundle is refused.
+//! the site's OpenPGP signature; a bundle without any root; a target in the bundle that no role vouches for; a release that the
+//! bundle promises and does not hold, or holds and does not name; metadata older than what the repository serves. The gateway remembers what it trusted in `REPO/datastore`, so an older bundle is refused.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -13,12 +13,13 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use signing::digest::Sha256;
+use serde_json::Value;
+use signing::digest::{self, Sha256};
 use signing::openpgp;
 use signing::output::Refused;
 use signing::release::Version;
 use signing::site::Trust;
-use signing::tuf::{Client, Datastore, Limits, Source};
+use signing::tuf::{Client, Datastore, Limits, Source, Trail};
 
 use crate::bundle::BundleSource;
 use crate::repository::{LARGEST_ROOT, Repository, releases};
@@ -67,19 +68,23 @@ pub fn import(
     sweep(&repository.root().join("metadata"))?;
     sweep(&repository.root().join("targets"))?;
     let place = repository.root().join(DATASTORE);
-    // A gateway's first import begins with the pinned root, so that is nothing to speak of here.
-    let (datastore, _) = match mode {
-        Mode::Write => Datastore::open_or_create(&place, &trust.root()?)?,
-        // A rehearsal must not teach the gateway anything.
-        Mode::DryRun => Datastore::rehearse(&place, &trust.root()?)?,
-    };
-    let now = datastore.effective_now(clock, None)?;
+    // Nothing is remembered before the site's OpenPGP key has vouched for the roots: a trust directory given by mistake
+    // would pin its root for good.
+    let (rehearsal, _) = Datastore::rehearse(&place, &trust.root()?)?;
+    let now = rehearsal.effective_now(clock, None)?;
     check_roots(&mut source, trust, now)?;
+    let datastore = match mode {
+        // A gateway's first import begins with the pinned root, so that is nothing to speak of here.
+        Mode::Write => Datastore::open_or_create(&place, &trust.root()?)?.0,
+        // A rehearsal must not teach the gateway anything.
+        Mode::DryRun => rehearsal,
+    };
     let carried = source.target_paths();
     let promised = source.manifest().releases.clone();
 
     let mut client = Client::open(datastore, &mut source, Limits::default(), now)?;
     client.refresh()?;
+    not_older(repository, client.trail())?;
     let targets = client.targets()?;
     let paths: BTreeSet<String> = targets.iter().map(|target| client.path(target)).collect();
     if let Some(stray) = carried.iter().find(|path| !paths.contains(*path)) {
@@ -93,6 +98,16 @@ pub fn import(
         let path = client.path(target);
         carried.contains(&path) || held(&path)
     })?;
+    let carries: Vec<Version> = releases(&targets, &|target| carried.contains(&client.path(target)))?
+        .iter()
+        .filter(|release| release.parts.iter().any(|part| part.present))
+        .map(|release| release.version)
+        .collect();
+    if let Some(version) = carries.iter().find(|version| !promised.contains(version)) {
+        return Err(anyhow!(Refused(format!(
+            "the bundle carries release {version}, which its list does not name"
+        ))));
+    }
     for version in &promised {
         if !after
             .iter()
@@ -167,6 +182,33 @@ pub fn import(
     })
 }
 
+/// What the repository serves already must not become older, even where its memory was lost or somebody else wrote it.
+fn not_older(repository: &Repository, trail: &Trail) -> Result<()> {
+    const NAME: &str = "timestamp.json";
+    let place = repository.metadata(NAME);
+    if !place.exists() {
+        return Ok(());
+    }
+    let bytes = digest::read_bounded(&place, Limits::default().timestamp_bytes)
+        .with_context(|| format!("cannot read {}", place.display()))?;
+    let served: Value = serde_json::from_slice(&bytes).with_context(|| format!("{} is not JSON", place.display()))?;
+    let served = served["signed"]["version"].as_u64().unwrap_or(0);
+    let newest = trail
+        .files
+        .iter()
+        .filter(|file| file.file == NAME)
+        .map(|file| file.version)
+        .max();
+    if newest.is_some_and(|newest| newest < served) {
+        return Err(anyhow!(Refused(format!(
+            "rollback: the repository {} serves timestamp {served} and the bundle carries {}",
+            repository.root().display(),
+            newest.unwrap_or(0)
+        ))));
+    }
+    Ok(())
+}
+
 /// Every root that is carried has the site's OpenPGP signature, before any of them may be trusted.
 fn check_roots(source: &mut BundleSource, trust: &Trust, now: DateTime<Utc>) -> Result<()> {
     let names: Vec<String> = source
@@ -174,6 +216,11 @@ fn check_roots(source: &mut BundleSource, trust: &Trust, now: DateTime<Utc>) -> 
         .filter(|name| name.ends_with(".root.json"))
         .map(str::to_owned)
         .collect();
+    if names.is_empty() {
+        return Err(anyhow!(Refused(
+            "the bundle carries no root, so nothing ties it to the trust directory".into()
+        )));
+    }
     for name in names {
         let missing = || anyhow!(Refused(format!("{name} has no OpenPGP signature of the site")));
         let root = source.metadata(&name, LARGEST_ROOT)?.ok_or_else(missing)?;

@@ -183,6 +183,18 @@ fn a_bundle_that_was_tampered_with_is_refused() {
     refuse("promises release 1.0.0", &|name, content| {
         (!name.ends_with("xen.efi.zst")).then_some(content)
     });
+    refuse("carries no root", &|name, content| {
+        (!name.contains("root.json")).then_some(content)
+    });
+    refuse("does not name", &|name, content| match name {
+        "bundle.json" => Some(
+            String::from_utf8(content)
+                .unwrap()
+                .replace("\"1.0.0\"", "")
+                .into_bytes(),
+        ),
+        _ => Some(content),
+    });
     refuse("OpenPGP", &|name, content| (!name.ends_with(".asc")).then_some(content));
     refuse(
         "signed by 0 of the 1",
@@ -244,4 +256,21 @@ fn the_bundle_of_another_site_is_refused() {
     let bundle = low.at("1.bundle");
     let said = low.import_with(&bundle, &other_site().join("trust"), &[]).ends(3);
     assert!(!low.at("gateway/metadata/timestamp.json").exists(), "{}", said.err);
+    // The mistake is not remembered: with the right trust it is taken in, and afterwards the wrong one is still refused.
+    low.import(&bundle, &[]).ends(0);
+    low.import_with(&bundle, &other_site().join("trust"), &[]).ends(3);
+}
+
+#[test]
+fn a_repository_that_serves_newer_metadata_does_not_become_older() {
+    let low = Low::published();
+    let first = low.at("1.bundle");
+    low.publish("1.1.0").ends(0);
+    low.import(&low.export("2.bundle", &[]), &[]).ends(0);
+    // A gateway whose memory was lost.
+    fs::remove_dir_all(low.at("gateway/datastore")).unwrap();
+    let before = fs::read(low.at("gateway/metadata/timestamp.json")).unwrap();
+    let said = low.import(&first, &[]).ends(3);
+    assert!(said.err.contains("rollback"), "{}", said.err);
+    assert_eq!(fs::read(low.at("gateway/metadata/timestamp.json")).unwrap(), before);
 }

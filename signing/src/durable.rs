@@ -17,12 +17,15 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Starts a file that will stand at `place`, in whose directory the temporary lies.
+    /// Starts a file that will stand at `place`, in whose directory the temporary lies. A symbolic link is followed: what it
+    /// names is replaced, not the link.
     ///
     /// # Errors
-    /// When the directory does not exist or cannot be written.
+    /// When the directory does not exist or cannot be written, or a device, a pipe or a directory stands at `place`: it would
+    /// be replaced by a file, and nothing written to it.
     pub fn new(place: &Path, mode: u32) -> io::Result<Self> {
         use std::os::unix::fs::PermissionsExt;
+        let place = &replaceable(place)?;
         let file = tempfile::Builder::new()
             .prefix(".incomplete-")
             .permissions(fs::Permissions::from_mode(mode))
@@ -86,6 +89,25 @@ pub fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
+/// The place itself, or what a link at it names, if a file may stand there.
+fn replaceable(place: &Path) -> io::Result<PathBuf> {
+    let Ok(standing) = fs::symlink_metadata(place) else {
+        return Ok(place.to_path_buf());
+    };
+    let real = if standing.is_symlink() {
+        fs::canonicalize(place).unwrap_or_else(|_| place.to_path_buf())
+    } else {
+        place.to_path_buf()
+    };
+    if fs::symlink_metadata(&real)?.is_file() {
+        return Ok(real);
+    }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidInput,
+        format!("{} is not a regular file and is not replaced by one", place.display()),
+    ))
+}
+
 fn parent(place: &Path) -> &Path {
     match place.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -144,6 +166,26 @@ mod tests {
         drop(writer);
         assert_eq!(fs::read(&place).unwrap(), b"old");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn only_a_regular_file_is_replaced_and_a_link_to_one_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        write(&at("file"), b"old").unwrap();
+        std::os::unix::fs::symlink("file", at("link")).unwrap();
+        write(&at("link"), b"new").unwrap();
+        assert_eq!(fs::read(at("file")).unwrap(), b"new");
+        assert!(at("link").is_symlink());
+        let socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        std::os::unix::fs::symlink("/dev/null", at("null")).unwrap();
+        std::os::unix::fs::symlink("nowhere", at("dangling")).unwrap();
+        fs::create_dir(at("directory")).unwrap();
+        for name in ["socket", "null", "dangling", "directory"] {
+            let error = write(&at(name), b"x").unwrap_err();
+            assert!(error.to_string().contains("not a regular file"), "{name}: {error}");
+        }
+        drop(socket);
     }
 
     #[test]

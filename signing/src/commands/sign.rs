@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::Serialize;
 use signing::digest::{Sha256, read_bounded};
@@ -77,6 +77,15 @@ pub fn openpgp(args: &OpenPgp) -> Result<()> {
     let site = Site::open(&args.site)?;
     let file = open(&args.file)?;
     let out = args.out.clone().unwrap_or_else(|| signature_of(&args.file));
+    if out
+        .canonicalize()
+        .is_ok_and(|out| args.file.canonicalize().is_ok_and(|file| file == out))
+    {
+        bail!(
+            "the signature would replace the signed file {}: name another --out",
+            out.display()
+        );
+    }
     let passphrase = args.passphrase.obtain("Passphrase of the release key: ")?;
     let signature = site
         .release_key(&passphrase)?
