@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -74,18 +74,12 @@ pub fn peaks(shop: &Workshop) -> Result<Vec<Measure>> {
             })
             .collect();
         let log = fs::File::create(new.join("log"))?;
-        let mut child = shop
+        let child = shop
             .program(&words[0])
             .args(&words[1..])
             .spawn(Stdio::from(log.try_clone()?), Stdio::from(log))?;
-        let mut peak = 0;
-        let status = loop {
-            peak = high_water(child.id()).unwrap_or(peak);
-            if let Some(status) = child.try_wait()? {
-                break status;
-            }
-            std::thread::sleep(BETWEEN);
-        };
+        let pid = child.id();
+        let (status, peak) = watch(child, || Some(pid))?;
         ensure!(
             status.success(),
             "measuring `{line}`: it ended with {status}: {}",
@@ -115,29 +109,32 @@ pub fn on_host(running: &Running, key: &Path, command: &str) -> Result<u64> {
 
 fn install(shop: &Workshop, new: &Path) -> Result<u64> {
     let log = fs::File::create(new.join("log"))?;
-    let mut child = Cmd::new("unshare")
+    let child = Cmd::new("unshare")
         .args(["--mount", "sh", "-c", INSTALL, "sh"])
         .arg(new)
         .arg(&shop.out)
         .arg(shop.path_of("bastide-install"))
         .spawn(Stdio::from(log.try_clone()?), Stdio::from(log))?;
-    let mut peak = 0;
-    let status = loop {
-        peak = fs::read_to_string(new.join("pid"))
-            .ok()
-            .and_then(|pid| high_water(pid.trim().parse().ok()?))
-            .unwrap_or(peak);
-        if let Some(status) = child.try_wait()? {
-            break status;
-        }
-        std::thread::sleep(BETWEEN);
-    };
+    let pid = || fs::read_to_string(new.join("pid")).ok()?.trim().parse().ok();
+    let (status, peak) = watch(child, pid)?;
     ensure!(
         status.success(),
         "the installation ended with {status}: {}",
         fs::read_to_string(new.join("log"))?
     );
     Ok(peak)
+}
+
+/// Waits for a child, and reads the peak in bytes of the process that `pid` tells meanwhile.
+fn watch(mut child: Child, pid: impl Fn() -> Option<u32>) -> Result<(ExitStatus, u64)> {
+    let mut peak = 0;
+    loop {
+        peak = pid().and_then(high_water).unwrap_or(peak);
+        if let Some(status) = child.try_wait()? {
+            return Ok((status, peak));
+        }
+        std::thread::sleep(BETWEEN);
+    }
 }
 
 /// A process's peak in bytes, while it is there.
