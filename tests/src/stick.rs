@@ -2,10 +2,25 @@
 //! USB sticks as image files: one FAT volume, as a courier's stick has.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use signing::process::Cmd;
+
+use crate::vm::Machine;
+
+/// The label of the stick that a courier brings, by which a host finds it.
+pub const COURIER: &str = "BASTIDE-BDL";
+
+/// Makes a courier's stick with these bundles, beside the machine that it is for.
+///
+/// # Errors
+/// As [`make`].
+pub fn courier(machine: &Machine, bundles: &[(&str, &Path)]) -> Result<PathBuf> {
+    let image = machine.directory.join("courier.img");
+    make(&image, COURIER, bundles)?;
+    Ok(image)
+}
 
 /// Makes a stick with the given label (at most 11 characters) that holds the files under the given names.
 ///

@@ -66,12 +66,7 @@ fn until_xl(shop: &Workshop, machine: &Machine) -> Result<Duration> {
 pub fn update(shop: &Workshop) -> Result<Vec<Measure>> {
     let key = shop.admin_key();
     let machine = install::installed(shop).branch(&shop.at("vm/bench-update"))?;
-    let courier = machine.directory.join("courier.img");
-    stick::make(
-        &courier,
-        "BASTIDE-BDL",
-        &[("release.bundle", &shop.bundle(PATCHED.version))],
-    )?;
+    let courier = stick::courier(&machine, &[("release.bundle", &shop.bundle(PATCHED.version))])?;
     let mut running = machine.power_on(
         "bench",
         &Plugged {

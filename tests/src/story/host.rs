@@ -58,11 +58,12 @@ pub fn told(status: &Value, path: &str) -> Result<String> {
 /// # Errors
 /// When it is not found.
 pub fn mount_stick(running: &Running, key: &Path) -> Result<()> {
+    let disk = format!("/dev/disk/by-label/{}", stick::COURIER);
     running.must(
         key,
         &format!(
-            "mkdir -p {STICK} && for i in $(seq 30); do [ -e /dev/disk/by-label/BASTIDE-BDL ] && break; sleep 1; done; \
-             mountpoint -q {STICK} || mount -o ro,nodev,nosuid,noexec /dev/disk/by-label/BASTIDE-BDL {STICK}"
+            "mkdir -p {STICK} && for i in $(seq 30); do [ -e {disk} ] && break; sleep 1; done; \
+             mountpoint -q {STICK} || mount -o ro,nodev,nosuid,noexec {disk} {STICK}"
         ),
     )?;
     Ok(())
@@ -226,10 +227,8 @@ fn first_boot(shop: &Workshop, running: &mut Running, key: &Path) -> Result<Stri
 }
 
 fn update(shop: &Workshop, machine: &Machine, key: &Path) -> Result<String> {
-    let courier = machine.directory.join("courier.img");
-    stick::make(
-        &courier,
-        "BASTIDE-BDL",
+    let courier = stick::courier(
+        machine,
         &[
             ("release.bundle", &shop.bundle(PATCHED.version)),
             ("old.bundle", &shop.bundle(BASE.version)),

@@ -26,12 +26,7 @@ pub fn by_itself(shop: &Workshop, ledger: &Ledger) -> Result<()> {
         &[],
         || {
             let machine = host::patched(shop).branch(&shop.at("vm/recover"))?;
-            let courier = machine.directory.join("courier.img");
-            stick::make(
-                &courier,
-                "BASTIDE-BDL",
-                &[("release.bundle", &shop.bundle(BROKEN.version))],
-            )?;
+            let courier = stick::courier(&machine, &[("release.bundle", &shop.bundle(BROKEN.version))])?;
             let mut running = machine.power_on(
                 "recover",
                 &Plugged {

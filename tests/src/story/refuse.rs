@@ -85,7 +85,6 @@ pub fn before_update(shop: &Workshop, ledger: &Ledger) -> Result<()> {
 fn refusals(shop: &Workshop) -> Result<String> {
     let key = shop.admin_key();
     let machine = install::installed(shop).branch(&shop.at("vm/refusals"))?;
-    let courier = machine.directory.join("courier.img");
     let names: Vec<_> = FORGED
         .iter()
         .map(|(name, _)| (format!("{name}.bundle"), shop.bundle(name)))
@@ -96,7 +95,7 @@ fn refusals(shop: &Workshop) -> Result<String> {
         .map(|(name, place)| (name.as_str(), place.as_path()))
         .collect();
     files.push(("foreign.efi", &foreign));
-    stick::make(&courier, "BASTIDE-BDL", &files)?;
+    let courier = stick::courier(&machine, &files)?;
     let plugged = Plugged {
         medium: None,
         sticks: vec![&courier],
