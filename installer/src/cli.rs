@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The commands.
 
+use std::env;
 use std::io;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, Parser, Subcommand};
@@ -35,7 +37,8 @@ Examples:
   Install:
     bastide-install run --answer bastide-answer.toml --yes
 
-Exit status: 0 done, 1 failed, 2 wrong usage, 3 refused.")]
+Exit status: 0 done, 1 failed, 2 wrong command line, 3 refused by verification,
+policy or plan, 141 the reader of the output went away.")]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -46,8 +49,16 @@ enum Command {
     /// Show what would be done to which disk, and do nothing
     #[command(after_long_help = "\
 Examples:
-  bastide-install plan --answer bastide-answer.toml
-  bastide-install plan --answer bastide-answer.toml --json")]
+  In the live system, where the medium is mounted already:
+    bastide-install plan --answer bastide-answer.toml
+  As JSON, for the one disk that is meant:
+    bastide-install plan --answer a.toml --device /dev/sda --json
+  Elsewhere, for a disk that goes into another machine, from an ISO:
+    mount -o ro bastide.iso /mnt/medium
+    mount -o ro /mnt/medium/bastide/targets.squashfs /mnt/targets
+    bastide-install plan --answer a.toml --device /dev/sdb \\
+      --other-machine --medium /mnt/medium --targets /mnt/targets \\
+      --trust site/trust")]
     Plan {
         #[command(flatten)]
         place: Place,
@@ -61,15 +72,17 @@ Examples:
     #[command(after_long_help = "\
 Examples:
   bastide-install run --answer bastide-answer.toml --yes
-  Prepare a disk for another machine, with the release on a mounted medium:
+  Write a disk that goes into another machine (see plan --help for the mounts):
     bastide-install run --answer a.toml --yes --device /dev/sdb \\
-      --other-machine")]
+      --other-machine --medium /mnt/medium --targets /mnt/targets \\
+      --trust site/trust")]
     Run {
         #[command(flatten)]
         place: Place,
         #[command(flatten)]
         answer: AnswerFile,
-        /// Write the disk. Without it the plan is shown and nothing is done
+        /// Write the disk. Without it the plan is shown, nothing is done, and
+        /// the exit status is 2
         #[arg(long)]
         yes: bool,
         /// Print the events as JSON lines
@@ -155,13 +168,13 @@ Examples:
 /// Where things are, for machines that are not the live system.
 #[derive(Args)]
 struct Place {
-    /// Where the medium is mounted
+    /// Where the medium is mounted: an ISO, or the stick it was written to
     #[arg(long, value_name = "DIR", default_value = layout::MEDIUM_MOUNT)]
     medium: PathBuf,
-    /// Where the medium's targets are mounted
+    /// Where the medium's bastide/targets.squashfs is mounted
     #[arg(long, value_name = "DIR", default_value = layout::TARGETS_MOUNT)]
     targets: PathBuf,
-    /// The trust directory
+    /// The site's public trust directory
     #[arg(long, value_name = "DIR", default_value = layout::TRUST_DIRECTORY)]
     trust: PathBuf,
     /// What the running image says of itself
@@ -171,8 +184,8 @@ struct Place {
     /// counts as a disk only if it is named here
     #[arg(long, value_name = "DEV")]
     device: Vec<PathBuf>,
-    /// The disk is for another machine: this one's firmware is not asked
-    /// and not changed
+    /// The disk is for another machine: this one's firmware and network cards
+    /// are not looked at and not changed
     #[arg(long)]
     other_machine: bool,
     /// A directory in memory for files before they are on the disk
@@ -197,7 +210,7 @@ impl Place {
                 release: self.release,
             },
             work: self.work,
-            foreign_firmware: self.other_machine,
+            other_machine: self.other_machine,
             ..Setup::default()
         }
     }
@@ -222,6 +235,39 @@ impl AnswerFile {
         setup.answer_volume = Some(found.volume);
         Ok(found.loaded)
     }
+}
+
+/// The exit status of a wrong command line, as clap has it.
+const USAGE: u8 = 2;
+
+/// The operator has not said that the disk shall be written: a command line that lacks a word.
+#[derive(Debug, thiserror::Error)]
+#[error("nothing was done. This plan is carried out by:\n  {0}")]
+pub struct Unsaid(String);
+
+/// Tells an error and gives the exit status.
+#[must_use]
+pub fn end(error: &anyhow::Error) -> ExitCode {
+    let told = output::report("bastide-install", error);
+    if error.is::<Unsaid>() {
+        ExitCode::from(USAGE)
+    } else {
+        told
+    }
+}
+
+/// The command line that writes the disk, to be typed into a shell.
+fn with_yes(arguments: impl Iterator<Item = String>) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
+    let quoted = |word: String| {
+        if !word.is_empty() && word.chars().all(plain) {
+            word
+        } else {
+            format!("'{}'", word.replace('\'', r"'\''"))
+        }
+    };
+    let words = ["bastide-install".to_owned()].into_iter().chain(arguments.map(quoted));
+    words.chain(["--yes".to_owned()]).collect::<Vec<_>>().join(" ")
 }
 
 /// An answer that does not hold is a refusal, one that cannot be read a failure.
@@ -295,7 +341,9 @@ fn install(setup: &Setup, loaded: &Loaded, yes: bool, json: bool) -> Result<()> 
     if !yes {
         let plan = setup.plan(loaded)?;
         plan.lines().iter().try_for_each(|line| output::line(line))?;
-        return Err(anyhow!("nothing was done: add --yes to write the disk"));
+        return Err(anyhow::Error::new(Unsaid(with_yes(
+            env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()),
+        ))));
     }
     let mut reporter = Reporter::default();
     if json {
@@ -355,15 +403,25 @@ fn lines(inventory: &Inventory) -> Vec<String> {
         None => "unknown",
     };
     let mut lines = vec![
-        format!("Machine   {}", inventory.product.join(", ")),
-        format!("Memory    {}", human_size(inventory.memory)),
+        format!("Machine   {}", inventory.product_words()),
         format!(
-            "Firmware  {}, Secure Boot enforced: {}, setup mode: {}",
-            if firmware.uefi { "UEFI" } else { "not UEFI" },
-            told(firmware.secure_boot),
-            told(firmware.setup_mode)
+            "Memory    {}, {} processors",
+            human_size(inventory.memory),
+            inventory.processors
         ),
     ];
+    if inventory.other_machine {
+        lines.push("Firmware  not looked at: another machine".into());
+        lines.push("Network   not looked at: another machine".into());
+    } else if firmware.uefi {
+        lines.push(format!(
+            "Firmware  UEFI, Secure Boot enforced: {}, setup mode: {}",
+            told(firmware.secure_boot),
+            told(firmware.setup_mode)
+        ));
+    } else {
+        lines.push("Firmware  not UEFI, or started as BIOS: cannot be installed on".into());
+    }
     for card in &inventory.cards {
         lines.push(format!(
             "Network   {} {} {}, link: {}",
@@ -385,4 +443,18 @@ fn lines(inventory: &Inventory) -> Vec<String> {
         lines.extend(disk.holders.iter().map(|name| format!("  used by {name}")));
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_to_type_survive_a_shell() {
+        let words = ["run", "--answer", "my rack's.toml", ""].map(str::to_owned);
+        assert_eq!(
+            with_yes(words.into_iter()),
+            r"bastide-install run --answer 'my rack'\''s.toml' '' --yes"
+        );
+    }
 }

@@ -4,11 +4,11 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use installer::cli::Cli;
+use installer::cli::{self, Cli};
 
 fn main() -> ExitCode {
     match Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => signing::output::report("bastide-install", &error),
+        Err(error) => cli::end(&error),
     }
 }

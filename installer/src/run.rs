@@ -40,8 +40,8 @@ pub struct Setup {
     pub work: PathBuf,
     /// The firmware as the kernel shows it, `/sys/firmware/efi`.
     pub efi: PathBuf,
-    /// The firmware of the plan, where the machine's own is not meant: an image for another machine.
-    pub foreign_firmware: bool,
+    /// Whether the disk is for another machine: this one's firmware and cards are neither looked at nor changed.
+    pub other_machine: bool,
 }
 
 impl Default for Setup {
@@ -56,7 +56,7 @@ impl Default for Setup {
             answer_volume: None,
             work: "/run/bastide/install".into(),
             efi: "/sys/firmware/efi".into(),
-            foreign_firmware: false,
+            other_machine: false,
         }
     }
 }
@@ -80,12 +80,8 @@ impl Setup {
         for volume in sticks.iter().chain(&self.answer_volume) {
             volume::protect(&mut inventory, volume);
         }
-        if self.foreign_firmware {
-            // A disk for another machine: its firmware is not here and is not touched.
-            inventory.firmware = inventory::Firmware {
-                uefi: true,
-                ..inventory::Firmware::default()
-            };
+        if self.other_machine {
+            inventory.for_another_machine();
         }
         Ok(inventory)
     }
@@ -129,7 +125,7 @@ pub fn install(setup: &Setup, answer: &Loaded, reporter: &mut Reporter) -> Resul
         let inventory = setup.inventory()?;
         running.detail(format!(
             "{}: {} disks, {} network cards, {} memory",
-            inventory.product.join(" "),
+            inventory.product_words(),
             inventory.disks.len(),
             inventory.cards.len(),
             inventory::human_size(inventory.memory)
@@ -141,7 +137,7 @@ pub fn install(setup: &Setup, answer: &Loaded, reporter: &mut Reporter) -> Resul
         for line in plan.lines() {
             running.say(line);
         }
-        if plan.secure_boot != SecureBootPlan::Leave {
+        if matches!(plan.secure_boot, SecureBootPlan::Enrol | SecureBootPlan::Enforced) {
             let mut image = Vec::new();
             verified.fetch(Part::Xen, &mut image, |_| {})?;
             firmware::check(&setup.medium.trust, &image)?;
@@ -278,6 +274,10 @@ fn enrol(setup: &Setup, plan: &Plan, reporter: &mut Reporter) -> Result<Vec<Stri
             running.detail("the firmware's keys stay as they are, and Secure Boot is not enforced");
             Ok(Vec::new())
         }
+        SecureBootPlan::OtherMachine => {
+            running.detail("not looked at: another machine");
+            Ok(Vec::new())
+        }
     })
 }
 
@@ -285,7 +285,7 @@ fn enrol(setup: &Setup, plan: &Plan, reporter: &mut Reporter) -> Result<Vec<Stri
 fn boot_entry(setup: &Setup, plan: &Plan, reporter: &mut Reporter) -> Result<Option<String>> {
     reporter.step(Step::BootEntry, |running| {
         disk::reread(&plan.disk.path);
-        if setup.foreign_firmware || !firmware::writable(&setup.efi.join("efivars")) {
+        if setup.other_machine || !firmware::writable(&setup.efi.join("efivars")) {
             running.detail("no entry: the firmware's variables are not here; it finds the fallback name");
             return Ok(None);
         }

@@ -5,7 +5,6 @@
 mod support;
 
 use std::fs;
-use std::path::Path;
 
 use installer::steps::{Event, Phase, Step};
 use signing::digest::Sha256;
@@ -187,44 +186,6 @@ fn a_run_that_is_killed_leaves_a_disk_that_does_not_boot() {
         cut += usize::from(!disk.boots());
     }
     assert!(cut >= 8, "only {cut} runs were cut in time");
-}
-
-#[test]
-fn a_faulty_disk_hinders_no_other_and_is_never_chosen() {
-    if !can_check() {
-        return;
-    }
-    let (medium, good, faulty) = (Medium::new(), Disk::new(), Disk::of_size("faulty.img", DISK_SIZE));
-    faulty.fail();
-    let devices: &[&Path] = &[&good.node, &faulty.node];
-    let inventory = run(medium.program("inventory", devices).arg("--json")).ends(0).json();
-    let disks = inventory["disks"].as_array().unwrap();
-    let seen = |disk: &Disk| {
-        disks
-            .iter()
-            .find(|one| one["path"] == disk.node.to_str().unwrap())
-            .unwrap()
-    };
-    assert!(seen(&good)["unreadable"].is_null());
-    assert!(
-        seen(&faulty)["unreadable"].as_str().unwrap().contains("rror"),
-        "{inventory}"
-    );
-    let text = run(medium.program("inventory", devices)).ok();
-    assert!(text.contains("unreadable data"), "{text}");
-    let plan = |answer: &str| {
-        let answer = medium.answer("answer.toml", answer);
-        run(medium.program("plan", devices).arg("--answer").arg(answer))
-    };
-    plan("").ok();
-    let place = medium.at("other.toml");
-    fs::write(
-        &place,
-        answer("wipe = \"faulty.img\"").replace(&format!("serial = \"{SERIAL}\""), "serial = \"faulty.img\""),
-    )
-    .unwrap();
-    run(medium.program("plan", devices).arg("--answer").arg(&place))
-        .fails(3, &["cannot be looked into", "another disk"]);
 }
 
 /// The files that are made before they are on the disk lie in a directory in memory, which can be too small.
@@ -472,31 +433,4 @@ fn an_answer_on_a_stick_is_found_and_the_record_goes_back() {
     let ended = run(medium.program("plan", &both));
     assert_eq!(ended.code, Some(1), "{}", ended.err);
     assert!(ended.err.contains("longer than"), "{}", ended.err);
-}
-
-#[test]
-fn a_disk_in_use_or_too_small_is_refused() {
-    if !can_check() {
-        return;
-    }
-    let medium = Medium::new();
-    let small = Disk::of_size(SERIAL, 1 << 30);
-    let answer = medium.answer("answer.toml", "");
-    let ended = run(medium.program("plan", &[&small.node]).arg("--answer").arg(&answer));
-    assert_eq!(ended.code, Some(3), "{}", ended.err);
-    assert!(ended.err.contains("too small"), "{}", ended.err);
-
-    let disk = Disk::new();
-    Cmd::new("mkfs.ext4").args(["-q", "-F"]).arg(&disk.node).run().unwrap();
-    let point = tempfile::tempdir().unwrap();
-    Cmd::new("mount").arg(&disk.node).arg(point.path()).run().unwrap();
-    let wiping = medium.answer("wiping.toml", &format!("wipe = \"{SERIAL}\""));
-    let ended = run(medium
-        .program("run", &[&disk.node])
-        .arg("--answer")
-        .arg(&wiping)
-        .arg("--yes"));
-    Cmd::new("umount").arg("--lazy").arg(point.path()).run().unwrap();
-    assert_eq!(ended.code, Some(3), "{}", ended.err);
-    assert!(ended.err.contains("is in use"), "{}", ended.err);
 }

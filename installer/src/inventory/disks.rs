@@ -9,7 +9,10 @@ use anyhow::{Context, Result, anyhow};
 use serde::Deserialize;
 use signing::process::Cmd;
 
-use super::{Disk, Partition, Signature, clean, signatures};
+use super::{Disk, Partition, Signature, clean, clean_to, signatures};
+
+/// How much is told of why a disk cannot be looked into.
+const COMPLAINT: usize = 512;
 
 /// Which devices are looked at.
 #[derive(Debug, Clone, Default)]
@@ -80,7 +83,7 @@ fn look(
     // A faulty disk must not keep another from being installed on.
     let (signatures, unrecognised, unreadable) = match contents(&listed.path, &partitions, size) {
         Ok((signatures, unrecognised)) => (signatures, unrecognised, None),
-        Err(error) => (Vec::new(), false, Some(format!("{error:#}"))),
+        Err(error) => (Vec::new(), false, Some(complaint(&error))),
     };
     let below = |name: &PathBuf| *name == listed.path;
     Ok(Disk {
@@ -104,8 +107,13 @@ fn look(
         partitions,
         signatures,
         unrecognised,
-        unreadable: unreadable.map(|why| clean(&why).unwrap_or_else(|| "unknown error".into())),
+        unreadable,
     })
+}
+
+/// Why a disk cannot be looked into: the tool's own words stand at the end, so they must fit.
+fn complaint(error: &anyhow::Error) -> String {
+    clean_to(COMPLAINT, &format!("{error:#}")).unwrap_or_else(|| "unknown error".into())
 }
 
 /// What is recognised on a disk and its partitions; where that is nothing, whether there are bytes all the same.
@@ -285,4 +293,15 @@ pub fn devices_of_mount(point: &Path) -> Result<Vec<PathBuf>> {
     devices.extend(disks_below(device));
     devices.dedup();
     Ok(devices)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_complaint_is_told_to_its_end() {
+        let error = anyhow!("wipefs: error: /dev/sda: {}: Input/output error", "x".repeat(200));
+        assert!(complaint(&error).ends_with("Input/output error"));
+    }
 }

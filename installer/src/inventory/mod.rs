@@ -20,6 +20,9 @@ pub use machine::{efi_byte, firmware};
 /// The machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inventory {
+    /// Whether the disks are for another machine: then this one's firmware and cards were not looked at.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub other_machine: bool,
     /// Who made it, which product, and its serial number, as the firmware says.
     pub product: Vec<String>,
     /// Bytes of memory.
@@ -221,12 +224,32 @@ impl Disk {
     }
 }
 
+impl Inventory {
+    /// The maker, the product and its serial number, as far as the firmware tells them.
+    #[must_use]
+    pub fn product_words(&self) -> String {
+        if self.product.is_empty() {
+            "unknown maker and product".into()
+        } else {
+            self.product.join(", ")
+        }
+    }
+
+    /// Forgets what this machine alone is: the disks will be put into another.
+    pub fn for_another_machine(&mut self) {
+        self.other_machine = true;
+        self.firmware = Firmware::default();
+        self.cards.clear();
+    }
+}
+
 /// Takes stock of the machine.
 ///
 /// # Errors
 /// When the disks cannot be listed. Nothing is guessed.
 pub fn take(scan: &Scan) -> anyhow::Result<Inventory> {
     Ok(Inventory {
+        other_machine: false,
         product: machine::product(),
         memory: machine::memory(),
         processors: machine::processors(),
@@ -247,10 +270,16 @@ pub fn disks(scan: &Scan) -> anyhow::Result<Vec<Disk>> {
 /// A text from foreign hardware, made safe for screens and records. `None` when nothing is left.
 #[must_use]
 pub fn clean(text: &str) -> Option<String> {
+    clean_to(128, text)
+}
+
+/// As [`clean`], with room for this many characters: for a tool's complaint, which is of no use without its end.
+#[must_use]
+pub fn clean_to(limit: usize, text: &str) -> Option<String> {
     let mut cleaned: String = text
         .trim_matches(|c: char| c.is_whitespace() || c == '\0')
         .chars()
-        .take(128)
+        .take(limit)
         .map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' })
         .collect();
     cleaned.truncate(cleaned.trim_end().len());
@@ -290,6 +319,7 @@ mod tests {
         assert_eq!(clean(" WD\u{1b}[2J\n1 \0").as_deref(), Some("WD?[2J?1"));
         assert_eq!(clean(&"x".repeat(500)).unwrap().len(), 128);
         assert_eq!(clean(" \0 "), None);
+        assert_eq!(clean_to(200, &"x".repeat(500)).unwrap().len(), 200);
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //! It is pure. A disk is chosen only if exactly one matches; it is written only if it is empty or its own serial number
 //! stands in the answer; the installer's medium and a disk in use are never written.
 
+mod error;
+
 use std::path::PathBuf;
 
 use hypervisor::layout::{self, Guid, PARTITIONS};
@@ -13,119 +15,9 @@ use signing::digest::Sha256;
 use signing::release::{Part, PartFile, Version};
 
 use crate::answer::{Answer, DiskAnswer, Member, Then};
-use crate::inventory::{Disk, Firmware, Inventory, Signature, human_size};
+use crate::inventory::{Disk, Inventory, Signature, human_size};
 
-/// A reason why nothing is done.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PlanError {
-    /// No disk is as the answer says.
-    #[error("no disk matches the answer ({wanted}). The machine has: {present}. Correct [disk] in the answer")]
-    NoDisk {
-        /// What the answer asks for.
-        wanted: String,
-        /// What there is.
-        present: String,
-    },
-    /// Several disks are as the answer says.
-    #[error("{} disks match the answer ({wanted}): {}. Name one by disk.serial", .matching.len(), .matching.join(", "))]
-    ManyDisks {
-        /// What the answer asks for.
-        wanted: String,
-        /// Those that match.
-        matching: Vec<String>,
-    },
-    /// The installer runs from it.
-    #[error("{0} is a medium of this installation and is never written. Choose another disk")]
-    Medium(String),
-    /// It is mounted or used as swap.
-    #[error("{disk} is in use: {} is mounted from it. Unmount it or choose another disk", .mounted.join(", "))]
-    InUse {
-        /// The disk.
-        disk: String,
-        /// Where.
-        mounted: Vec<String>,
-    },
-    /// It cannot be written.
-    #[error("{0} is read-only. Remove its write protection or choose another disk")]
-    ReadOnly(String),
-    /// It cannot be looked into.
-    #[error("{disk} cannot be looked into ({why}), so nobody knows what would be lost. Choose another disk")]
-    Unreadable {
-        /// The disk.
-        disk: String,
-        /// Why.
-        why: String,
-    },
-    /// It is too small.
-    #[error("{disk} is too small: {} are needed. Choose a larger disk", human_size(*.need))]
-    TooSmall {
-        /// The disk.
-        disk: String,
-        /// Bytes needed.
-        need: u64,
-    },
-    /// Its sectors are of a size that the layout does not serve.
-    #[error("{disk} has sectors of {sector} bytes: 512 and 4096 are supported. Choose another disk")]
-    Sectors {
-        /// The disk.
-        disk: String,
-        /// Its sector size.
-        sector: u64,
-    },
-    /// It holds data and the answer does not allow to wipe it.
-    #[error(
-        "{disk} holds data: {}. If all of it may be destroyed, write {allow} into the answer",
-        .contents.join("; ")
-    )]
-    HoldsData {
-        /// The disk.
-        disk: String,
-        /// What it holds.
-        contents: Vec<String>,
-        /// The line that allows it.
-        allow: String,
-    },
-    /// The answer allows to wipe another disk.
-    #[error("disk.wipe is {wipe}, but the disk that matches is {disk}. Nothing is wiped: correct disk.wipe")]
-    OtherWipe {
-        /// The disk that matches.
-        disk: String,
-        /// The serial number in the answer.
-        wipe: String,
-    },
-    /// It has no serial number and holds data.
-    #[error("{0} holds data and has no serial number, so the answer cannot allow to wipe it. Empty it by hand first")]
-    Nameless(String),
-    /// A card that the answer names is not there.
-    #[error("no network card is {wanted}. The machine has: {present}. Correct {key} in the answer")]
-    NoCard {
-        /// The key.
-        key: String,
-        /// Its value.
-        wanted: String,
-        /// What there is.
-        present: String,
-    },
-    /// The machine does not start by UEFI.
-    #[error("this machine was not started by UEFI. Switch its firmware from BIOS or CSM to UEFI and start again")]
-    NoUefi,
-    /// Secure Boot will not be enforced.
-    #[error("secure_boot.require is set, but {0}")]
-    NoSecureBoot(&'static str),
-    /// The release does not fit into a slot.
-    #[error("the release's {part} has {size} bytes and its place on the disk {room}: this medium needs a newer layout")]
-    Release {
-        /// The part's file name.
-        part: &'static str,
-        /// Its size.
-        size: u64,
-        /// The room for it.
-        room: u64,
-    },
-    /// The release lacks a part.
-    #[error("the release on the medium has no {0}: the medium is not whole")]
-    NoPart(&'static str),
-}
+pub use error::PlanError;
 
 /// The release that will be laid down, from verified metadata.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -203,6 +95,8 @@ pub enum SecureBootPlan {
     Enforced,
     /// Nothing is done.
     Leave,
+    /// The disk is for another machine, whose firmware is not here.
+    OtherMachine,
 }
 
 impl Plan {
@@ -211,7 +105,7 @@ impl Plan {
     /// # Errors
     /// Every reason why nothing is done; see [`PlanError`].
     pub fn new(inventory: &Inventory, answer: &Answer, release: &ReleaseFacts) -> Result<Self, PlanError> {
-        if !inventory.firmware.uefi {
+        if !inventory.firmware.uefi && !inventory.other_machine {
             return Err(PlanError::NoUefi);
         }
         let disk = choose(&inventory.disks, &answer.disk)?;
@@ -223,7 +117,7 @@ impl Plan {
             disk: disk.clone(),
             wipe: disk.signatures.clone(),
             partitions: partitions(disk, release),
-            secure_boot: secure_boot(inventory.firmware, answer)?,
+            secure_boot: secure_boot(inventory, answer)?,
             hostname: answer.network.hostname.to_string(),
             network: answer.network.interface.iter().map(crate::network::words).collect(),
             ssh_keys: answer.admin.ssh_keys.len(),
@@ -263,6 +157,9 @@ impl Plan {
             lines.push("Network   none".into());
         }
         lines.extend(self.network.iter().map(|line| format!("Network   {line}")));
+        if self.secure_boot == SecureBootPlan::OtherMachine && !self.network.is_empty() {
+            lines.push("  cards   not looked at: another machine".into());
+        }
         lines.push(format!(
             "Access    {} ssh key{} for root, no password",
             self.ssh_keys,
@@ -274,6 +171,7 @@ impl Plan {
                 SecureBootPlan::Enrol => "setup mode: the site's Secure Boot keys are written",
                 SecureBootPlan::Enforced => "Secure Boot is enforced",
                 SecureBootPlan::Leave => "Secure Boot is NOT enforced and stays so",
+                SecureBootPlan::OtherMachine => "not looked at: another machine",
             }
         ));
         lines
@@ -417,6 +315,9 @@ fn check_release(release: &ReleaseFacts) -> Result<(), PlanError> {
 }
 
 fn check_cards(inventory: &Inventory, answer: &Answer) -> Result<(), PlanError> {
+    if inventory.other_machine {
+        return Ok(());
+    }
     let missing = |key: String, wanted: &Member| {
         let text = match wanted {
             Member::Mac(mac) => mac.to_string(),
@@ -458,7 +359,16 @@ fn is_bond(answer: &Answer, name: &crate::answer::Interface) -> bool {
     bonds.filter_map(|bond| bond.name.as_ref()).any(|bond| bond == name)
 }
 
-fn secure_boot(firmware: Firmware, answer: &Answer) -> Result<SecureBootPlan, PlanError> {
+fn secure_boot(inventory: &Inventory, answer: &Answer) -> Result<SecureBootPlan, PlanError> {
+    if inventory.other_machine {
+        if answer.secure_boot.require {
+            return Err(PlanError::NoSecureBoot(
+                "the disk is for another machine, which is not here to be asked: leave it out",
+            ));
+        }
+        return Ok(SecureBootPlan::OtherMachine);
+    }
+    let firmware = inventory.firmware;
     let plan = match (firmware.setup_mode, firmware.secure_boot) {
         (Some(true), _) if answer.secure_boot.enrol => SecureBootPlan::Enrol,
         (_, Some(true)) => SecureBootPlan::Enforced,

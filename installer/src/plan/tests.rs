@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 
 use super::*;
-use crate::inventory::{Card, Partition};
+use crate::inventory::{Card, Firmware, Partition};
 
 const GIB: u64 = 1 << 30;
 
@@ -256,6 +256,33 @@ fn secure_boot_is_decided_by_firmware_and_answer() {
     assert_eq!(decide(Some(false), Some(false), "").unwrap(), SecureBootPlan::Leave);
     assert!(decide(Some(false), Some(false), "require = true").is_err());
     assert!(decide(None, None, "require = true").is_err());
+}
+
+#[test]
+fn another_machine_is_not_judged_by_this_one() {
+    let mut other = machine(vec![disk("S1", 20 * GIB)]);
+    other.for_another_machine();
+    let attempt = |machine: &Inventory, lines: &str| {
+        let text = format!("[network]\nhostname = \"h\"\n{lines}\n[disk]\nserial = \"S1\"\n");
+        Plan::new(
+            machine,
+            &Answer::from_bytes(text.into_bytes()).unwrap().answer,
+            &release(),
+        )
+    };
+    let card = "[[network.interface]]\nname = \"enp9s0\"\ndhcp = true";
+    assert!(matches!(
+        attempt(&machine(vec![disk("S1", 20 * GIB)]), card),
+        Err(PlanError::NoCard { .. })
+    ));
+    let text = attempt(&other, card).unwrap().lines().join("\n");
+    assert!(text.contains("Firmware  not looked at: another machine"), "{text}");
+    assert!(text.contains("cards   not looked at: another machine"), "{text}");
+    assert!(!text.contains("NOT enforced"), "{text}");
+    let refused = attempt(&other, "[secure_boot]\nrequire = true")
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("another machine"), "{refused}");
 }
 
 #[test]
