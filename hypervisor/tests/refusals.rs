@@ -46,7 +46,7 @@ fn refused_and_unharmed(host: &Host, repository: &TempDir, reason: &str) {
 
 #[test]
 fn an_older_release_is_refused() {
-    let host = Host::install();
+    let Some(host) = Host::install() else { return };
     let old = host.site.release("0.9.0", 9);
     let repository = repository(&host, &[&old], Terms::version(2));
     refused_and_unharmed(&host, &repository, "0.9.0, older than 1.0.0 that runs");
@@ -54,7 +54,7 @@ fn an_older_release_is_refused() {
 
 #[test]
 fn another_release_under_the_running_version_is_refused() {
-    let host = Host::install();
+    let Some(host) = Host::install() else { return };
     let other = host.site.release("1.0.0", 9);
     let repository = repository(&host, &[&other], Terms::version(2));
     refused_and_unharmed(&host, &repository, "another root hash");
@@ -62,7 +62,7 @@ fn another_release_under_the_running_version_is_refused() {
 
 #[test]
 fn older_metadata_is_refused_after_newer_was_seen() {
-    let (host, _) = updated();
+    let Some((host, _)) = updated() else { return };
     let newest = host.site.release("1.2.0", 3);
     let repository = repository(&host, &[&newest], Terms::version(1));
     refused_and_unharmed(&host, &repository, "rollback");
@@ -70,7 +70,7 @@ fn older_metadata_is_refused_after_newer_was_seen() {
 
 #[test]
 fn expired_metadata_is_refused_as_stale() {
-    let host = Host::install();
+    let Some(host) = Host::install() else { return };
     let new = host.site.release("1.1.0", 2);
     let terms = Terms {
         version: 2,
@@ -82,7 +82,7 @@ fn expired_metadata_is_refused_as_stale() {
 
 #[test]
 fn metadata_of_another_site_is_refused() {
-    let host = Host::install();
+    let Some(host) = Host::install() else { return };
     let stranger = support::Site::stranger();
     let new = stranger.release("1.1.0", 2);
     let directory = tempfile::tempdir().unwrap();
@@ -92,7 +92,7 @@ fn metadata_of_another_site_is_refused() {
 
 #[test]
 fn a_boot_image_of_a_foreign_key_is_refused_before_anything_is_written() {
-    let host = Host::install();
+    let Some(host) = Host::install() else { return };
     let foreign = support::Site::stranger().release("1.1.0", 2);
     let repository = repository(&host, &[&foreign], Terms::version(2));
     refused_and_unharmed(&host, &repository, "Secure Boot key (db)");
@@ -100,7 +100,7 @@ fn a_boot_image_of_a_foreign_key_is_refused_before_anything_is_written() {
 
 #[test]
 fn an_unsigned_boot_image_is_refused() {
-    let host = Host::install();
+    let Some(host) = Host::install() else { return };
     let mut new = host.site.release("1.1.0", 2);
     new.xen = boot_image(&new.root_hash);
     let repository = repository(&host, &[&new], Terms::version(2));
@@ -109,7 +109,7 @@ fn an_unsigned_boot_image_is_refused() {
 
 #[test]
 fn a_boot_image_for_another_root_is_refused() {
-    let host = Host::install();
+    let Some(host) = Host::install() else { return };
     let mut new = host.site.release("1.1.0", 2);
     new.xen = host.installed.xen.clone();
     let repository = repository(&host, &[&new], Terms::version(2));
@@ -118,7 +118,7 @@ fn a_boot_image_for_another_root_is_refused() {
 
 #[test]
 fn a_release_larger_than_the_slot_is_refused() {
-    let host = Host::install();
+    let Some(host) = Host::install() else { return };
     let mut new = host.site.release("1.1.0", 2);
     new.root.resize(9 * support::MIB as usize, 7);
     let repository = repository(&host, &[&new], Terms::version(2));
@@ -127,7 +127,7 @@ fn a_release_larger_than_the_slot_is_refused() {
 
 #[test]
 fn a_flipped_bit_in_a_target_leaves_an_empty_slot_and_the_host_unharmed() {
-    let host = Host::install();
+    let Some(host) = Host::install() else { return };
     let new = host.site.release("1.1.0", 2);
     let repository = repository(&host, &[&new], Terms::version(2));
     let place = target_file(repository.path(), "root.erofs");
@@ -143,7 +143,7 @@ fn a_flipped_bit_in_a_target_leaves_an_empty_slot_and_the_host_unharmed() {
 
 #[test]
 fn a_truncated_target_leaves_an_empty_slot() {
-    let host = Host::install();
+    let Some(host) = Host::install() else { return };
     let new = host.site.release("1.1.0", 2);
     let repository = repository(&host, &[&new], Terms::version(2));
     let place = target_file(repository.path(), "root.verity");
@@ -156,7 +156,7 @@ fn a_truncated_target_leaves_an_empty_slot() {
 
 #[test]
 fn a_slot_on_trial_is_not_updated_from() {
-    let (host, new) = updated();
+    let Some((host, new)) = updated() else { return };
     host.start(&new);
     let next = host.site.release("1.2.0", 3);
     let repository = repository(&host, &[&next], Terms::version(3));
@@ -165,7 +165,7 @@ fn a_slot_on_trial_is_not_updated_from() {
 
 #[test]
 fn a_slot_in_use_is_not_written() {
-    let host = Host::install();
+    let Some(host) = Host::install() else { return };
     let new = host.site.release("1.1.0", 2);
     let repository = repository(&host, &[&new], Terms::version(2));
     let node = host.table().slot(Slot::B).unwrap().root.node;
@@ -196,7 +196,7 @@ fn target_file(repository: &Path, part: &str) -> PathBuf {
 
 #[test]
 fn a_stick_without_a_bundle_or_with_two_is_refused() {
-    let host = Host::install();
+    let Some(host) = Host::install() else { return };
     let directory = tempfile::tempdir().unwrap();
     let open = |stick: &support::Loop| {
         let error = update::open(&host.machine, &Origin::Device(stick.0.clone()))
@@ -218,7 +218,7 @@ fn a_stick_without_a_bundle_or_with_two_is_refused() {
 
 #[test]
 fn a_bundle_that_is_cut_short_is_refused_and_harms_nothing() {
-    let host = Host::install();
+    let Some(host) = Host::install() else { return };
     let new = host.site.release("1.1.0", 2);
     let repository = repository(&host, &[&new], Terms::version(2));
     let whole = support::bundle(repository.path());
@@ -238,7 +238,7 @@ fn a_bundle_that_is_cut_short_is_refused_and_harms_nothing() {
 
 #[test]
 fn a_new_root_below_its_threshold_is_refused() {
-    let host = Host::install();
+    let Some(host) = Host::install() else { return };
     let new = host.site.release("1.1.0", 2);
     let repository = repository(&host, &[&new], Terms::version(2));
     host.site.offer_root_by_one_key(repository.path());
@@ -247,7 +247,7 @@ fn a_new_root_below_its_threshold_is_refused() {
 
 #[test]
 fn a_flipped_bit_in_a_bundle_is_refused_wherever_it_is() {
-    let host = Host::install();
+    let Some(host) = Host::install() else { return };
     let new = host.site.release("1.1.0", 2);
     let repository = repository(&host, &[&new], Terms::version(2));
     let whole = support::bundle(repository.path());
@@ -266,7 +266,7 @@ fn a_flipped_bit_in_a_bundle_is_refused_wherever_it_is() {
 
 #[test]
 fn an_esp_without_room_is_named_before_anything_is_written() {
-    let host = Host::install();
+    let Some(host) = Host::install() else { return };
     let mut new = host.site.release("1.1.0", 2);
     new.xen = host.site.padded_boot_image(&new.root_hash, 9 << 20);
     let repository = repository(&host, &[&new], Terms::version(2));
@@ -279,7 +279,7 @@ fn an_esp_without_room_is_named_before_anything_is_written() {
 
 #[test]
 fn a_full_state_is_named_and_leaves_nothing_half() {
-    let host = Host::install();
+    let Some(host) = Host::install() else { return };
     let new = host.site.release("1.1.0", 2);
     let repository = repository(&host, &[&new], Terms::version(2));
     let filler = host.machine.state_mount.join("filler");
@@ -299,7 +299,7 @@ fn a_full_state_is_named_and_leaves_nothing_half() {
 
 #[test]
 fn a_record_of_slots_that_is_cut_or_foreign_is_named_and_nothing_is_written() {
-    let host = Host::install();
+    let Some(host) = Host::install() else { return };
     let new = host.site.release("1.1.0", 2);
     let repository = repository(&host, &[&new], Terms::version(2));
     let place = host.machine.slots_file();
@@ -322,7 +322,7 @@ fn a_record_of_slots_that_is_cut_or_foreign_is_named_and_nothing_is_written() {
 
 #[test]
 fn two_updates_at_once_are_not_made() {
-    let host = Host::install();
+    let Some(host) = Host::install() else { return };
     let new = host.site.release("1.1.0", 2);
     let repository = repository(&host, &[&new], Terms::version(2));
     let _other = confirm::lock(&host.machine).unwrap();

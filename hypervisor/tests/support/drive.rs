@@ -30,10 +30,10 @@ pub fn install(host: &Host, repository: &TempDir) -> Result<Outcome> {
     run(host, repository, Depth::Install)
 }
 
-pub fn updated() -> (Host, Release) {
-    let host = Host::install();
+pub fn updated() -> Option<(Host, Release)> {
+    let host = Host::install()?;
     let new = host.site.release("1.1.0", 2);
     let repository = repository(&host, &[&host.installed, &new], Terms::version(2));
     install(&host, &repository).unwrap();
-    (host, new)
+    Some((host, new))
 }
