@@ -35,14 +35,16 @@ Examples:
   bastide-host rollback --reboot
   bastide-host guest run tiny
 
-Exit status: 0 done, 1 failed, 2 wrong command line, 3 refused by verification or
-policy, 4 could not check.";
+Exit status: 0 done, 1 failed, 2 wrong command line, 3 refused by verification
+or policy, 4 could not check, 141 the reader of the output went away.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Shows slots, versions, Secure Boot, Xen and health.
     ///
-    /// What cannot be read is named; the command itself has then still done its work.
+    /// What cannot be read is named; the command itself has then still done its
+    /// work. Only where nothing of a Bastide host can be read at all does it end
+    /// with 4.
     #[command(after_long_help = "Examples:\n  bastide-host status\n  bastide-host status --json")]
     Status {
         /// Print JSON.
@@ -262,7 +264,15 @@ fn exit_of(health: &Health) -> Exit {
 
 fn show_status(machine: &Machine, json: bool) -> Result<Exit> {
     let status = status::collect(machine);
-    print(json, &status, &status.text())
+    print(json, &status, &status.text())?;
+    if status.tells_anything() {
+        return Ok(Exit::Done);
+    }
+    let _ = writeln!(
+        io::stderr(),
+        "bastide-host: could not check: nothing of a Bastide host could be read. Run it on an installed host, as root"
+    );
+    Ok(Exit::CouldNotCheck)
 }
 
 fn run_update(machine: &Machine, origin: &Origin, depth: Depth, json: bool) -> Result<Outcome> {

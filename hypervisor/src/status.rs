@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! What the host is and how it is.
 
-use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
 use serde::Serialize;
 use signing::digest::Sha256;
+use signing::output;
 use signing::release::Version;
 use sysinfo::System;
 
@@ -106,7 +106,7 @@ pub struct Status {
 #[must_use]
 pub fn collect(machine: &Machine) -> Status {
     let mut problems = Vec::new();
-    let mut note = |error: anyhow::Error| problems.push(format!("{error:#}"));
+    let mut note = |error: anyhow::Error| problems.push(output::chain(&error));
     let root_hash = machine.running_root_hash().map_err(&mut note).ok();
     let release = machine.image_release().map_err(&mut note).ok();
     let table = machine
@@ -129,6 +129,8 @@ pub fn collect(machine: &Machine) -> Status {
     };
     let xen = Xen::parse(&said(probe::ask("xl", &["info"], 20)));
     let domains = probe::domains(&said(probe::ask("xl", &["list"], 20)));
+    // Two questions to a program that is not there have one answer.
+    problems.dedup();
     let memory = memory();
     let (version, channel, snapshot) = release.map_or(
         (None, None, None),
@@ -194,14 +196,23 @@ fn slot_status(held: Held, slot: Slot, running: Option<Slot>, table: Option<&Tab
 }
 
 impl Status {
+    /// Whether anything was read that only a Bastide host has. Without it this is some other machine, or the user may
+    /// read nothing.
+    #[must_use]
+    pub fn tells_anything(&self) -> bool {
+        let running = &self.running;
+        running.root_hash.is_some()
+            || running.version.is_some()
+            || running.slot.is_some()
+            || self.slots.is_some()
+            || self.xen.is_some()
+    }
+
     /// The status for a person.
     #[must_use]
     pub fn text(&self) -> String {
         let mut out = String::new();
-        let mut row = |name: &str, value: String| {
-            // Writing into a string cannot fail.
-            let _ = writeln!(out, "{name:<12} {value}");
-        };
+        let mut row = |name: &str, value: String| push_row(&mut out, name, &value);
         row(
             "host",
             format!(
@@ -229,7 +240,15 @@ impl Status {
         }
         row(
             "xen",
-            format!("{}, domains: {}", known(self.xen.as_ref()), self.domains.join(" ")),
+            format!(
+                "{}, domains: {}",
+                known(self.xen.as_ref()),
+                if self.domains.is_empty() {
+                    "unknown".into()
+                } else {
+                    self.domains.join(" ")
+                }
+            ),
         );
         row(
             "kernel",
@@ -281,6 +300,30 @@ impl Status {
         out.truncate(out.trim_end().len());
         out
     }
+}
+
+/// Where the values of the status begin, and how wide a screen is.
+const COLUMN: usize = 13;
+const WIDTH: usize = 80;
+
+/// Adds a row, broken between words where it is wider than a screen. A word that is wider itself, as a long path, stays
+/// whole.
+fn push_row(out: &mut String, name: &str, value: &str) {
+    let mut line = format!("{name:<width$}", width = COLUMN - 1);
+    let mut used = COLUMN - 1;
+    for word in value.split_whitespace() {
+        if used >= COLUMN && used + 1 + word.chars().count() > WIDTH {
+            out.push_str(&line);
+            out.push('\n');
+            line = " ".repeat(COLUMN - 1);
+            used = COLUMN - 1;
+        }
+        line.push(' ');
+        line.push_str(word);
+        used += 1 + word.chars().count();
+    }
+    out.push_str(&line);
+    out.push('\n');
 }
 
 impl SlotStatus {
@@ -335,6 +378,30 @@ mod tests {
         assert!(!status.could_not_read.is_empty());
         assert!(status.text().contains("no install record"));
         assert!(serde_json::to_value(&status).unwrap()["running"]["slot"].is_null());
+        for line in status.text().lines() {
+            assert!(line.len() <= WIDTH || line.split_whitespace().count() <= 2, "{line}");
+            assert_eq!(line, line.trim_end());
+        }
+        // One fact of a host's own is enough, and those of any machine are not.
+        assert!(!status.tells_anything());
+        fs::write(&machine.command_line, format!("bastide.roothash={}", Sha256::of(b""))).unwrap();
+        assert!(collect(&machine).tells_anything());
+    }
+
+    #[test]
+    fn a_row_is_broken_between_words() {
+        let mut out = String::new();
+        push_row(&mut out, "root hash", &"a".repeat(64));
+        push_row(&mut out, "", &"word ".repeat(20));
+        push_row(&mut out, "unread", &format!("cannot read {}", "p".repeat(90)));
+        let lines: Vec<&str> = out.lines().collect();
+        assert_eq!(lines.len(), 5, "{out}");
+        assert_eq!(lines[0], format!("root hash    {}", "a".repeat(64)));
+        assert!(
+            lines[1].len() <= 80 && lines[2].starts_with("             word"),
+            "{out}"
+        );
+        assert_eq!(lines[4].trim_start(), "p".repeat(90));
     }
 
     #[test]
