@@ -5,10 +5,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use iso_build::cli::{self, Cli};
+use signing::output;
 
 fn main() -> ExitCode {
     match cli::run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => signing::output::report("bastide-iso", &error),
+        Err(error) => output::report_as("bastide-iso", &error, output::json_wanted()),
     }
 }

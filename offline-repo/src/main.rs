@@ -7,10 +7,11 @@ mod progress;
 use std::process::ExitCode;
 
 use clap::Parser;
+use signing::output;
 
 fn main() -> ExitCode {
     match commands::run(&commands::Cli::parse()) {
         Ok(exit) => ExitCode::from(exit as u8),
-        Err(error) => signing::output::report("bastide-repo", &error),
+        Err(error) => output::report_as("bastide-repo", &error, output::json_wanted()),
     }
 }

@@ -6,10 +6,11 @@ mod commands;
 use std::process::ExitCode;
 
 use clap::Parser;
+use signing::output;
 
 fn main() -> ExitCode {
     match commands::run(&commands::Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => signing::output::report("bastide-sign", &error),
+        Err(error) => output::report_as("bastide-sign", &error, output::json_wanted()),
     }
 }

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! What every command does at its end: print, and turn an error into an exit code.
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
@@ -26,33 +28,112 @@ pub enum Exit {
 #[error("{0}")]
 pub struct Refused(pub String);
 
+/// A command line that clap takes and that cannot be meant: it ends with 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+/// The exit code of a wrong command line, as clap has it.
+const WRONG_USAGE: u8 = 2;
+
+/// Whether a value was printed as JSON: one command prints one.
+static ANSWERED: AtomicBool = AtomicBool::new(false);
+
 /// The exit code when the reader of the output went away: what a shell gives to a program that died of SIGPIPE. Never 0,
 /// since nobody knows whether the verdict had been printed.
 const READER_GONE: u8 = 141;
 
+/// What an error is to the caller of a program: the word and the exit code.
+fn kind(error: &anyhow::Error) -> (&'static str, u8) {
+    let refused = |cause: &(dyn std::error::Error + 'static)| {
+        cause.is::<Refused>() || tuf(cause).is_some_and(TufError::is_refusal)
+    };
+    if error.chain().any(refused) {
+        ("refused", Exit::Refused as u8)
+    } else if error.chain().any(|cause| cause.is::<Usage>()) {
+        ("usage", WRONG_USAGE)
+    } else {
+        ("failed", Exit::Failed as u8)
+    }
+}
+
+fn tuf<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a TufError> {
+    cause.downcast_ref()
+}
+
+/// What a program that was asked for JSON says of its failure.
+#[derive(Debug, Serialize)]
+struct Failure<'a> {
+    error: String,
+    kind: &'a str,
+    /// Where the TUF client refused: its word for why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+    exit: u8,
+}
+
+impl Failure<'_> {
+    fn of(error: &anyhow::Error) -> Self {
+        let (kind, exit) = kind(error);
+        Self {
+            error: chain(error),
+            kind,
+            code: error.chain().find_map(tuf).map(TufError::code),
+            exit,
+        }
+    }
+}
+
 /// Prints an error chain once on standard error and gives the exit code: 3 where a [`Refused`] or a refusal of the
-/// trust code is in the chain, else 1.
+/// trust code is in the chain, 2 where a [`Usage`] is, else 1.
 #[must_use]
 pub fn report(program: &str, error: &anyhow::Error) -> ExitCode {
-    let broken_pipe = error.chain().any(|cause| {
-        cause
-            .downcast_ref::<io::Error>()
-            .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-    });
-    if broken_pipe {
+    report_as(program, error, false)
+}
+
+/// As [`report`], and where `as_json` says that the caller reads JSON, the error and its kind on standard output too:
+/// `{"error", "kind": "refused" | "failed" | "usage", "exit"}`, and `code` where the TUF client judged. A command that has
+/// printed its JSON already does not print a second one.
+#[must_use]
+pub fn report_as(program: &str, error: &anyhow::Error, as_json: bool) -> ExitCode {
+    if broken_pipe(error) {
         return ExitCode::from(READER_GONE);
     }
-    let refused = error
-        .chain()
-        .any(|cause| cause.is::<Refused>() || cause.downcast_ref::<TufError>().is_some_and(TufError::is_refusal));
+    let failure = Failure::of(error);
     // Nobody is left to tell when standard error is closed.
     drop(writeln!(
         io::stderr(),
         "{program}: {}{}",
-        if refused { "refused: " } else { "" },
-        chain(error)
+        if failure.kind == "refused" { "refused: " } else { "" },
+        failure.error
     ));
-    ExitCode::from(if refused { Exit::Refused } else { Exit::Failed } as u8)
+    if as_json && !ANSWERED.load(Ordering::Relaxed) {
+        // The exit code says the same to whom nobody reads to.
+        drop(json(&failure));
+    }
+    ExitCode::from(failure.exit)
+}
+
+fn broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    })
+}
+
+/// Whether this process was called with the plain word `--json`. clap takes no such word for the value of another
+/// option, and what follows `--` is no option.
+#[must_use]
+pub fn json_wanted() -> bool {
+    asks_for_json(std::env::args_os())
+}
+
+fn asks_for_json(arguments: impl Iterator<Item = OsString>) -> bool {
+    arguments
+        .skip(1)
+        .take_while(|word| word != "--")
+        .any(|word| word == "--json")
 }
 
 /// An error with its causes, in one line. A cause that the text before it already tells is not told again.
@@ -83,6 +164,7 @@ pub fn line(text: &str) -> io::Result<()> {
 /// # Errors
 /// As [`line`].
 pub fn json(value: &impl Serialize) -> io::Result<()> {
+    ANSWERED.store(true, Ordering::Relaxed);
     line(&serde_json::to_string_pretty(value)?)
 }
 
@@ -100,5 +182,27 @@ mod tests {
             .context("cannot begin")
             .unwrap_err();
         assert_eq!(chain(&error), "cannot begin: cannot read x: no such luck");
+    }
+
+    #[test]
+    fn the_kind_of_an_error_is_told_with_its_exit_code() {
+        let judged = |error: anyhow::Error| serde_json::to_value(Failure::of(&error.context("cannot x"))).unwrap();
+        assert_eq!(
+            judged(Refused("no".into()).into()),
+            serde_json::json!({"error": "cannot x: no", "kind": "refused", "exit": 3})
+        );
+        assert_eq!(judged(Usage("no".into()).into())["exit"], 2);
+        assert_eq!(judged(anyhow::anyhow!("no"))["kind"], "failed");
+        let rollback = TufError::RoleRemoved { role: "x".into() };
+        let told = judged(rollback.into());
+        assert_eq!((&told["kind"], &told["code"]), (&"refused".into(), &"rollback".into()));
+    }
+
+    #[test]
+    fn json_is_asked_for_by_its_own_word_only() {
+        let asks = |line: &str| asks_for_json(line.split(' ').map(OsString::from));
+        assert!(asks("program list --json") && asks("program --json list"));
+        assert!(!asks("program list") && !asks("program list -- --json") && !asks("--json list"));
+        assert!(!asks("program list --jsonx"));
     }
 }

@@ -343,3 +343,25 @@ fn the_examples_in_the_help_work() {
         sign(bench.path(), &line).ok();
     }
 }
+
+#[test]
+fn who_asks_for_json_is_told_of_a_failure_in_json() {
+    let bench = bench();
+    for (line, code, kind, word) in [
+        (
+            "verify secureboot --trust site/trust x.efi --json",
+            3,
+            "refused",
+            "not signed",
+        ),
+        ("site show --site nowhere --json", 1, "failed", "nowhere"),
+    ] {
+        let said = sign(bench.path(), line).ends(code);
+        let told = said.json();
+        assert_eq!((&told["kind"], &told["exit"]), (&kind.into(), &code.into()), "{line}");
+        assert!(told["error"].as_str().unwrap().contains(word), "{told}");
+        assert!(said.err.contains(word) && said.err.lines().count() == 1, "{}", said.err);
+    }
+    let silent = sign(bench.path(), "site show --site nowhere").ends(1);
+    assert_eq!(silent.out, "");
+}
