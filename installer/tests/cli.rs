@@ -192,6 +192,14 @@ fn without_a_medium_nothing_is_planned() {
 }
 
 #[test]
+fn what_is_no_disk_is_named() {
+    for place in ["/tmp", "/dev/null"] {
+        Said::of(program().args(["inventory", "--device", place])).fails(1, &[place, "is not a disk"]);
+    }
+    Said::of(program().args(["inventory", "--device", "/nonexistent"])).fails(1, &["/nonexistent"]);
+}
+
+#[test]
 fn a_record_that_is_none_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let record = directory.path().join("record.json");

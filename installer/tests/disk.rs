@@ -100,7 +100,7 @@ fn an_installation_lays_down_all_that_a_host_needs() {
     // Now the disk holds data: the same answer is refused, and the host is not harmed.
     let ended = run(install());
     assert_eq!(ended.code, Some(3), "{}", ended.err);
-    assert!(ended.err.contains("disk.wipe"), "{}", ended.err);
+    assert!(ended.err.contains("write wipe = "), "{}", ended.err);
     assert!(disk.boots());
 }
 

@@ -2,12 +2,15 @@
 //! The answer file: what an operator would type, written down before, in TOML.
 //!
 //! Attacks faced: a file too large for memory, keys that a typing error or another version made (refused, never ignored),
-//! values that would escape into a configuration file (line breaks, section headers, shell text) or name two disks.
+//! values that would escape into a configuration file (line breaks, section headers, shell text) or name two disks, and
+//! text that moves the cursor of the screen that tells what is wrong.
 //! Defence: the size is bounded before parsing, unknown keys are errors, every value is a type whose parser accepts a
-//! short list of characters, and what spans several keys is checked by [`Answer::check`].
+//! short list of characters, what spans several keys is checked by [`Answer::check`], and an error quotes no control
+//! character.
 //! Not defended: the file is not signed. Whoever can write the medium can choose the disk and the administrator's key;
 //! the record of the installation carries the answer's hash, so that a change is seen afterwards.
 
+mod error;
 mod values;
 
 use std::collections::BTreeSet;
@@ -18,6 +21,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use signing::digest::{self, Sha256};
 
+pub use error::{AnswerError, Problem};
 pub use values::{HostName, Interface, MacAddress, Prefix, Selector, Size, SshKey};
 
 /// An answer is a page of text; more is a mistake or an attack.
@@ -26,40 +30,6 @@ pub const LIMIT: u64 = 64 * 1024;
 const INTERFACES: usize = 64;
 /// The name of the bridge that guests attach to.
 pub const BRIDGE: &str = "xenbr0";
-
-/// An answer file that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum AnswerError {
-    /// It cannot be read, or is too large.
-    #[error("cannot read the answer file {path}: {source}")]
-    Read {
-        /// The file.
-        path: String,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// It is not the TOML that the schema describes. The message shows line, column and key.
-    #[error("the answer is not valid: {0}")]
-    Syntax(String),
-    /// Its values do not go together.
-    #[error("the answer is not valid: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
-    Values(Vec<Problem>),
-}
-
-/// One thing that is wrong with an answer's values, with the key's place.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Problem {
-    /// The key, such as `network.interface[1].gateway`.
-    pub key: String,
-    /// What is wrong, and what to do.
-    pub message: String,
-}
-
-impl std::fmt::Display for Problem {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.key, self.message)
-    }
-}
 
 /// The answers to all that the installer asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -313,7 +283,7 @@ impl Answer {
             ))
         })?;
         let answer: Self =
-            toml::from_str(text).map_err(|error| AnswerError::Syntax(error.to_string().trim_end().to_owned()))?;
+            toml::from_str(text).map_err(|error| AnswerError::Syntax(error::place_and_message(text, &error)))?;
         let problems = answer.check();
         if !problems.is_empty() {
             return Err(AnswerError::Values(problems));

@@ -45,6 +45,21 @@ fn an_unknown_key_is_an_error_with_its_line() {
 }
 
 #[test]
+fn an_error_is_one_line_that_moves_no_cursor() {
+    let least = "[disk]\nserial = \"S1\"\n[network]\nhostname = \"h\"\n";
+    for (lines, place) in [
+        ("\"\\u001b[2J\\u009b1A\\n\" = 1\n", "line 5, column 1: unknown field"),
+        ("# \u{1b}]0;owned\u{7}\n", "line 5, column 3: "),
+        ("  hôte = = 1\n", "line 5, column "),
+    ] {
+        let error = parse(&format!("{least}{lines}")).unwrap_err();
+        assert!(error.contains(place), "{error:?}");
+        assert!(!error.chars().any(char::is_control), "{error:?}");
+    }
+    assert_eq!(parse("").unwrap_err(), "the answer is not valid: missing field `disk`");
+}
+
+#[test]
 fn a_wrong_value_is_an_error_with_its_line() {
     let error = with_interface("name = \"eno1\"\naddress = \"10.0.0.300/24\"").unwrap_err();
     assert!(error.contains("line 7") && error.contains("10.0.0.300/24"), "{error}");

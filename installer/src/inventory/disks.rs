@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 use signing::process::Cmd;
 
@@ -50,6 +51,10 @@ pub(super) fn scan(scan: &Scan) -> Result<Vec<Disk>> {
     for node in &scan.only {
         // A link such as those below /dev/disk must name the same disk as its node.
         let node = fs::canonicalize(node).with_context(|| format!("cannot find the device {}", node.display()))?;
+        let block = fs::metadata(&node).is_ok_and(|metadata| metadata.file_type().is_block_device());
+        if !block {
+            bail!("{} is not a disk: name a block device such as /dev/sda", node.display());
+        }
         command = command.arg(&node);
         only.push(node);
     }

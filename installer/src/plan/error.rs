@@ -62,7 +62,7 @@ pub enum PlanError {
     },
     /// It holds data and the answer does not allow to wipe it.
     #[error(
-        "{disk} holds data: {}. If all of it may be destroyed, write {allow} into the answer",
+        "{disk} holds data: {}. If all of it may be destroyed, write {allow} below [disk] in the answer",
         .contents.join("; ")
     )]
     HoldsData {

@@ -160,11 +160,11 @@ impl Plan {
         if self.secure_boot == SecureBootPlan::OtherMachine && !self.network.is_empty() {
             lines.push("  cards   not looked at: another machine".into());
         }
-        lines.push(format!(
-            "Access    {} ssh key{} for root, no password",
-            self.ssh_keys,
-            if self.ssh_keys == 1 { "" } else { "s" }
-        ));
+        lines.push(match self.ssh_keys {
+            0 => "Access    none: there is no ssh key and no password, so nobody can log in".into(),
+            1 => "Access    1 ssh key for root, no password".into(),
+            keys => format!("Access    {keys} ssh keys for root, no password"),
+        });
         lines.push(format!(
             "Firmware  {}",
             match self.secure_boot {
@@ -288,7 +288,7 @@ fn check_disk(disk: &Disk, wanted: &DiskAnswer) -> Result<(), PlanError> {
             Some(serial) => PlanError::HoldsData {
                 disk: title,
                 contents: disk.contents(),
-                allow: format!("disk.wipe = {serial:?}"),
+                allow: format!("wipe = {serial:?}"),
             },
         });
     }

@@ -138,7 +138,7 @@ fn data_is_wiped_only_by_the_disk_s_own_serial() {
         "1 partition",
         "VMware VMFS volume",
         "datastore1",
-        "disk.wipe = \"S1\"",
+        "write wipe = \"S1\" below [disk]",
     ] {
         assert!(error.contains(word), "{word}: {error}");
     }
