@@ -10,6 +10,6 @@ use signing::output;
 fn main() -> ExitCode {
     match cli::run(Args::parse()) {
         Ok(exit) => ExitCode::from(exit as u8),
-        Err(error) => output::report("bastide-host", &error),
+        Err(error) => output::report_as("bastide-host", &error, output::json_wanted()),
     }
 }

@@ -102,6 +102,25 @@ fn a_machine_that_is_no_host_says_so() {
     }
 }
 
+#[test]
+fn a_failure_is_told_in_json_to_whom_asked_for_it() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("foreign.bundle"), vec![b'x'; 4096]).unwrap();
+    for (line, code, kind) in [
+        ("update foreign.bundle --json", 3, "refused"),
+        ("update foreign.bundle --dry-run --json", 3, "refused"),
+        ("update missing.bundle --json", 1, "failed"),
+        ("confirm --json", 1, "failed"),
+        ("rollback --dry-run --json", 1, "failed"),
+        ("guest run tiny --kernel none --json", 1, "failed"),
+        ("guest stop tiny --json", 1, "failed"),
+    ] {
+        let said = Said::of(common::command(PROGRAM, directory.path(), line)).ends(code);
+        let told: serde_json::Value = serde_json::from_str(said.out.lines().last().unwrap()).unwrap();
+        assert_eq!((&told["kind"], &told["exit"]), (&kind.into(), &code.into()), "{line}");
+    }
+}
+
 /// As an ordinary user, where the tests run as root: what may not be read is named, and nothing is a panic.
 #[test]
 fn no_permission_is_named() {

@@ -4,13 +4,12 @@
 use std::env;
 use std::io;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, Parser, Subcommand};
 use hypervisor::layout;
 use signing::digest::Sha256;
-use signing::output::{self, Refused};
+use signing::output::{self, Refused, Usage};
 
 use crate::answer::{self, Answer, AnswerError, Loaded};
 use crate::inventory::{Inventory, Scan, human_size};
@@ -237,25 +236,6 @@ impl AnswerFile {
     }
 }
 
-/// The exit status of a wrong command line, as clap has it.
-const USAGE: u8 = 2;
-
-/// The operator has not said that the disk shall be written: a command line that lacks a word.
-#[derive(Debug, thiserror::Error)]
-#[error("nothing was done. This plan is carried out by:\n  {0}")]
-pub struct Unsaid(String);
-
-/// Tells an error and gives the exit status.
-#[must_use]
-pub fn end(error: &anyhow::Error) -> ExitCode {
-    let told = output::report("bastide-install", error);
-    if error.is::<Unsaid>() {
-        ExitCode::from(USAGE)
-    } else {
-        told
-    }
-}
-
 /// The command line that writes the disk, to be typed into a shell.
 fn with_yes(arguments: impl Iterator<Item = String>) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
@@ -340,9 +320,13 @@ impl Cli {
 fn install(setup: &Setup, loaded: &Loaded, yes: bool, json: bool) -> Result<()> {
     if !yes {
         let plan = setup.plan(loaded)?;
-        plan.lines().iter().try_for_each(|line| output::line(line))?;
-        return Err(anyhow::Error::new(Unsaid(with_yes(
-            env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()),
+        // Who reads JSON asks for the plan by itself.
+        if !json {
+            plan.lines().iter().try_for_each(|line| output::line(line))?;
+        }
+        let words = with_yes(env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()));
+        return Err(anyhow::Error::new(Usage(format!(
+            "nothing was done. This plan is carried out by:\n  {words}"
         ))));
     }
     let mut reporter = Reporter::default();

@@ -4,11 +4,12 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use installer::cli::{self, Cli};
+use installer::cli::Cli;
+use signing::output;
 
 fn main() -> ExitCode {
     match Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => cli::end(&error),
+        Err(error) => output::report_as("bastide-install", &error, output::json_wanted()),
     }
 }

@@ -192,6 +192,26 @@ fn without_a_medium_nothing_is_planned() {
 }
 
 #[test]
+fn a_failure_is_told_in_json_to_whom_asked_for_it() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("bad.toml"), "[disk]\nserial = 5\n").unwrap();
+    for (line, code, kind) in [
+        ("validate --json bad.toml", 3, "refused"),
+        ("validate --json none.toml", 1, "failed"),
+        ("plan --answer bad.toml --json", 3, "refused"),
+        ("run --answer bad.toml --yes --json", 3, "refused"),
+        ("verify-medium --medium none --json", 1, "failed"),
+        ("inventory --device none --json", 1, "failed"),
+        ("verify-record none --json", 1, "failed"),
+    ] {
+        let said = Said::of(common::command(PROGRAM, directory.path(), line)).ends(code);
+        let told = said.json();
+        assert_eq!((&told["kind"], &told["exit"]), (&kind.into(), &code.into()), "{line}");
+        assert!(said.err.contains(told["error"].as_str().unwrap()), "{line}: {told}");
+    }
+}
+
+#[test]
 fn what_is_no_disk_is_named() {
     for place in ["/tmp", "/dev/null"] {
         Said::of(program().args(["inventory", "--device", place])).fails(1, &[place, "is not a disk"]);

@@ -113,7 +113,14 @@ fn without_yes_the_plan_is_shown_and_the_words_to_type() {
     let (_, words) = said.err.split_once("bastide-install run ").unwrap();
     assert!(words.trim_end().ends_with("answer.toml --yes"), "{words}");
     assert!(disk.partitions().is_empty());
+    let unsaid = medium.program("run", &[&disk.node]).arg("--json").arg("--answer");
+    assert_eq!(run(unsaid.arg(&answer)).ends(2).json()["kind"], "usage");
     // What it says to type is the command that installs.
     run(Cmd::new(support::PROGRAM).arg("run").args(words.split_whitespace())).ok();
     assert!(disk.boots());
+    // The last of the events as JSON lines is the refusal.
+    let again = medium.program("run", &[&disk.node]).args(["--yes", "--json"]);
+    let said = run(again.arg("--answer").arg(&answer)).ends(3);
+    let last: serde_json::Value = serde_json::from_str(said.out.lines().last().unwrap()).unwrap();
+    assert_eq!(last["kind"], "refused", "{}", said.out);
 }

@@ -107,9 +107,10 @@ pub fn report_as(program: &str, error: &anyhow::Error, as_json: bool) -> ExitCod
         if failure.kind == "refused" { "refused: " } else { "" },
         failure.error
     ));
+    // One line, which is a JSON value of its own and also the last of a command that prints JSON lines.
     if as_json && !ANSWERED.load(Ordering::Relaxed) {
         // The exit code says the same to whom nobody reads to.
-        drop(json(&failure));
+        drop(serde_json::to_string(&failure).map(|failure| line(&failure)));
     }
     ExitCode::from(failure.exit)
 }
