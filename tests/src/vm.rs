@@ -213,21 +213,31 @@ impl Running {
     /// # Errors
     /// When the machine ends or the time is over; the end of the console is quoted.
     pub fn wait_for(&mut self, text: &str, limit: Duration) -> Result<()> {
-        self.wait_for_any(&[text], limit)
+        self.wait_for_times(text, 1, limit)
     }
 
-    fn wait_for_any(&mut self, texts: &[&str], limit: Duration) -> Result<()> {
+    /// Waits until the serial console has said `text` that often.
+    ///
+    /// # Errors
+    /// As [`Running::wait_for`].
+    pub fn wait_for_times(&mut self, text: &str, times: usize, limit: Duration) -> Result<()> {
+        self.wait_until(&format!("{text:?}"), limit, |console| {
+            console.matches(text).count() >= times
+        })
+    }
+
+    fn wait_until(&mut self, what: &str, limit: Duration, said: impl Fn(&str) -> bool) -> Result<()> {
         let start = Instant::now();
         loop {
             let ended = self.child.try_wait()?.is_some();
             let console = self.console()?;
-            if texts.iter().any(|text| console.contains(text)) {
+            if said(&console) {
                 return Ok(());
             }
-            ensure!(!ended, "the machine ended before it said {texts:?}: {}", self.end());
+            ensure!(!ended, "the machine ended before it said {what}: {}", self.end());
             ensure!(
                 start.elapsed() < limit,
-                "the console did not say {texts:?} in {limit:?}: {}",
+                "the console did not say {what} in {limit:?}: {}",
                 self.end()
             );
             std::thread::sleep(Duration::from_millis(500));
@@ -239,10 +249,11 @@ impl Running {
     /// # Errors
     /// As [`Running::wait_for`].
     pub fn wait_for_nothing_to_boot(&mut self, limit: Duration) -> Result<()> {
-        self.wait_for_any(
-            &["No bootable option or device was found", "UEFI Interactive Shell"],
-            limit,
-        )
+        self.wait_until("that there is nothing to boot", limit, |console| {
+            ["No bootable option or device was found", "UEFI Interactive Shell"]
+                .iter()
+                .any(|text| console.contains(text))
+        })
     }
 
     /// Waits until the machine switches itself off.

@@ -22,28 +22,27 @@ pub fn size(shop: &Workshop) -> Result<Vec<Measure>> {
     Ok(vec![Measure::size("ISO / limit", bytes, 450.0)])
 }
 
-/// The sources.list that gives mmdebstrap the snapshot of the first release.
-pub fn sources(shop: &Workshop) -> Result<PathBuf> {
+/// What mmdebstrap makes a root of: the sources.list of a snapshot's view, and the packages of its host, with commas.
+pub fn sources(shop: &Workshop, snapshot: &str) -> Result<(PathBuf, String)> {
     let store = Store::open(&shop.store())?;
-    let snapshot = store.snapshot(BASE.snapshot)?;
-    let view = shop.at("bench/view");
+    let snapshot = store.snapshot(snapshot)?;
+    let view = shop.at(&format!("bench/view-{}", snapshot.name));
     if !view.exists() {
         let keyring = shop.source.join("offline-repo/keyrings/debian-trixie.asc");
         aptview::materialise(&store, &snapshot, &view, &keyring)?;
     }
     // apt inside of the new root sees no file outside of it: the packages are copied in.
     let list = fs::read_to_string(view.join("sources.list"))?.replace("file:", "copy:");
-    let place = shop.at("bench/sources.list");
+    let place = shop.at(&format!("bench/{}.list", snapshot.name));
     durable::write(&place, list.as_bytes())?;
-    Ok(place)
+    let packages: Vec<_> = snapshot.of(Role::Host).map(|package| package.name.as_str()).collect();
+    Ok((place, packages.join(",")))
 }
 
 /// The image and the ISO, the builder root at hand and everything else made anew, against a bare mmdebstrap of the same
 /// packages.
 pub fn build(shop: &Workshop) -> Result<Vec<Measure>> {
-    let sources = sources(shop)?;
-    let snapshot = Store::open(&shop.store())?.snapshot(BASE.snapshot)?;
-    let packages: Vec<_> = snapshot.of(Role::Host).map(|package| package.name.as_str()).collect();
+    let (sources, packages) = sources(shop, BASE.snapshot)?;
     let root = shop.at("bench/bare");
     let start = Instant::now();
     Cmd::new("mmdebstrap")
@@ -52,7 +51,7 @@ pub fn build(shop: &Workshop) -> Result<Vec<Measure>> {
             "--aptopt=Acquire::Check-Valid-Until \"false\"",
             "--aptopt=APT::Sandbox::User \"root\"",
         ])
-        .arg(format!("--include={}", packages.join(",")))
+        .arg(format!("--include={packages}"))
         .arg("trixie")
         .arg(&root)
         .arg(sources)
