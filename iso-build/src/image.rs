@@ -120,15 +120,8 @@ pub fn make_tree(inputs: &Inputs<'_>, policy: &Policy, scratch: &Path, tree: &Pa
 /// When a step fails.
 pub fn make_parts(inputs: &Inputs<'_>, policy: &Policy, scratch: &Path, tree: &Path, out: &Path) -> Result<Sha256> {
     let root_hash = rootimage::make(inputs.sandbox, tree, &Identity::new(inputs.seed), out)?;
-    let ramdisk = scratch.join("initrd.img");
-    initrd::build(
-        policy,
-        tree,
-        &inputs.programs.join("bastide-init"),
-        inputs.sandbox.epoch(),
-        &ramdisk,
-    )
-    .context("cannot make the initrd")?;
+    let init = inputs.programs.join("bastide-init");
+    let ramdisk = initrd::make(inputs.sandbox, policy, tree, &init, scratch).context("cannot make the initrd")?;
     let version = kernel_version(tree)?;
     let kernel = tree.join(format!("boot/vmlinuz-{version}"));
     let xen = one_xen(inputs.packages)?;

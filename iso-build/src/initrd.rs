@@ -2,7 +2,8 @@
 //! The initrd: our own init, kmod, veritysetup, losetup, their libraries and the modules that reach a root file system.
 //!
 //! Everything but the init comes from the host tree, so the initrd is what the snapshot says and no more: no shell, no udev, no
-//! network. It is not compressed: the image around it is compressed for transport, and a delta of raw bytes is smaller.
+//! network. It is compressed: firmware reads and hashes every byte of a boot image at every start, at a tenth of the speed at
+//! which a kernel unpacks it.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -15,6 +16,7 @@ use signing::process::Cmd;
 use crate::cpio::{Archive, Entry};
 use crate::modules::{Modules, kernel_version};
 use crate::policy::Policy;
+use crate::sandbox::Sandbox;
 
 /// Where Debian keeps shared libraries; the loader in the initrd looks there without a cache.
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
@@ -53,7 +55,28 @@ pub struct Summary {
     pub size: u64,
 }
 
-/// Builds the initrd from a host tree to which the policy is applied.
+/// zstd's level. On an initrd 19 takes fourteen times as long and is 11 % smaller, 3 is 12 % larger.
+const LEVEL: &str = "-10";
+
+/// Makes the initrd of a host tree to which the policy is applied, compressed, in `scratch`.
+///
+/// # Errors
+/// As [`build`], or when the builder root's zstd fails.
+pub fn make(sandbox: &Sandbox, policy: &Policy, tree: &Path, init: &Path, scratch: &Path) -> Result<PathBuf> {
+    let directory = scratch.join("initrd");
+    fs::create_dir(&directory).with_context(|| format!("make {}", directory.display()))?;
+    build(policy, tree, init, sandbox.epoch(), &directory.join("initrd.cpio"))?;
+    sandbox
+        .step("zstd")
+        .args(["--quiet", "--single-thread", "--rm", LEVEL, "initrd.cpio", "-o", "initrd.img"])
+        .dir("/mnt/initrd")
+        .write(&directory, "/mnt/initrd")
+        .run()
+        .context("compress the initrd")?;
+    Ok(directory.join("initrd.img"))
+}
+
+/// Builds the initrd, not compressed yet, from a host tree to which the policy is applied.
 ///
 /// # Errors
 /// When the tree lacks something that the policy names, or a file cannot be read or written.
