@@ -68,7 +68,15 @@ pub fn make(sandbox: &Sandbox, policy: &Policy, tree: &Path, init: &Path, scratc
     build(policy, tree, init, sandbox.epoch(), &directory.join("initrd.cpio"))?;
     sandbox
         .step("zstd")
-        .args(["--quiet", "--single-thread", "--rm", LEVEL, "initrd.cpio", "-o", "initrd.img"])
+        .args([
+            "--quiet",
+            "--single-thread",
+            "--rm",
+            LEVEL,
+            "initrd.cpio",
+            "-o",
+            "initrd.img",
+        ])
         .dir("/mnt/initrd")
         .write(&directory, "/mnt/initrd")
         .run()
