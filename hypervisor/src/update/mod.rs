@@ -199,11 +199,12 @@ pub fn update<S: Source>(machine: &Machine, source: S, depth: Depth, watch: &mut
             release.part(Part::Verity)?,
         ),
     ];
+    let mut written = Vec::new();
     for (name, partition, part) in &parts {
-        step(watch, *name, |watch| {
-            write::stream(&mut client, part, partition, *name, watch)?;
+        let back = step(watch, *name, |watch| {
+            let back = write::stream(&mut client, part, partition, *name, watch)?;
             Ok((
-                (),
+                back,
                 format!(
                     "{} MiB into {}",
                     part.length.div_ceil(1 << 20),
@@ -211,12 +212,14 @@ pub fn update<S: Source>(machine: &Machine, source: S, depth: Depth, watch: &mut
                 ),
             ))
         })?;
+        written.push((back, part.length));
     }
     step(watch, Step::ReadBack, |watch| {
-        let total = parts.iter().map(|(_, _, part)| part.length).sum();
-        let mut done = 0;
-        for (_, partition, part) in &parts {
-            write::read_back(part, partition, watch, &mut done, total)?;
+        let total = written.iter().map(|(_, length)| length).sum();
+        let mut before = 0;
+        for (back, length) in written {
+            back.finish(watch, before, total)?;
+            before += length;
         }
         Ok(((), "the device holds what was signed".into()))
     })?;
