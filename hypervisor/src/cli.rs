@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The command line of `bastide-host`.
 
+use std::fs;
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 use serde::Serialize;
 use signing::output::{self, Exit};
@@ -276,6 +278,9 @@ fn show_status(machine: &Machine, json: bool) -> Result<Exit> {
 }
 
 fn run_update(machine: &Machine, origin: &Origin, depth: Depth, json: bool) -> Result<Outcome> {
+    if let Origin::File(path) = origin {
+        may_be_bundle(path)?;
+    }
     let (source, _stick) = update::open(machine, origin)?;
     // A screen that is gone must not stop an update half-way, so nothing that it says is waited for.
     let terminal = io::stderr().is_terminal();
@@ -302,6 +307,23 @@ fn run_update(machine: &Machine, origin: &Origin, depth: Depth, json: bool) -> R
         });
     }
     Ok(outcome)
+}
+
+/// A directory or a pipe is not read as a bundle, which is read from places of its own choice: the one would fail later
+/// with other words, the other wait for ever. A device may hold one.
+fn may_be_bundle(path: &Path) -> Result<()> {
+    // What cannot be seen is told by who opens it.
+    let Ok(metadata) = fs::metadata(path) else {
+        return Ok(());
+    };
+    if metadata.is_file() || metadata.file_type().is_block_device() {
+        return Ok(());
+    }
+    let kind = if metadata.is_dir() { "a directory" } else { "no file" };
+    bail!(
+        "cannot use the bundle {}: it is {kind}: name the bundle itself",
+        path.display()
+    )
 }
 
 fn look(machine: &Machine) -> Health {

@@ -66,6 +66,16 @@ fn a_foreign_or_cut_file_is_refused_and_a_missing_one_is_a_failure() {
             "{err}"
         );
     }
+    // Nobody writes into the pipe: who opened it would wait for ever.
+    Cmd::new("mkfifo").arg(path("pipe")).run().unwrap();
+    for (place, kind) in [
+        (path("."), "a directory"),
+        ("/dev/zero".into(), "no file"),
+        (path("pipe"), "no file"),
+    ] {
+        let (code, _, err) = host(&["update", "--dry-run", &place]);
+        assert!(code == 1 && err.contains(&place) && err.contains(kind), "{err}");
+    }
     let (code, _, err) = host(&["update", &path("missing.bundle")]);
     assert_eq!(code, 1);
     assert!(err.contains("missing.bundle") && err.lines().count() == 1, "{err}");

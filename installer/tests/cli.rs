@@ -7,6 +7,7 @@ mod support;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use clap::CommandFactory;
 use installer::cli::Cli;
@@ -143,6 +144,14 @@ fn the_schema_is_json_and_a_closed_pipe_is_no_panic() {
     for cmd in [program().arg("schema"), validate(), validate().arg("--json")] {
         common::assert_closed_pipe(cmd);
     }
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let child = validate().spawn(full.into(), Stdio::piped()).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    let err = String::from_utf8(ended.stderr).unwrap();
+    assert!(
+        ended.status.code() == Some(1) && err.contains("cannot write the output"),
+        "{err}"
+    );
     if can_check() {
         let disk = Disk::new();
         let inventory = || program().args(["inventory", "--device"]).arg(&disk.node);

@@ -157,7 +157,9 @@ pub fn chain(error: &anyhow::Error) -> String {
 /// # Errors
 /// When standard output is closed; [`report`] ends quietly on it.
 pub fn line(text: &str) -> io::Result<()> {
+    // The kind stays, by which a reader that went away is known.
     writeln!(io::stdout(), "{text}")
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot write the output: {error}")))
 }
 
 /// Prints a value as indented JSON on standard output.

@@ -74,7 +74,9 @@ fn an_empty_disk_that_matches_alone_is_chosen() {
     )
     .unwrap();
     assert_eq!(plan.disk.serial.as_deref(), Some("S2"));
-    assert!(plan.wipe.is_empty() && plan.lines().iter().any(|line| line.contains("nothing is lost")));
+    let text = plan.lines().join("\n");
+    assert!(plan.wipe.is_empty() && text.contains("nothing is lost"), "{text}");
+    assert!(text.contains("nobody can log in"), "{text}");
 }
 
 #[test]

@@ -16,6 +16,8 @@ const TITLE: Style = Style::new().fg(Color::Black).bg(Color::Gray);
 const FOCUS: Style = Style::new().add_modifier(Modifier::REVERSED);
 const DIM: Style = Style::new().fg(Color::DarkGray);
 const BAD: Style = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
+/// Where the values of a plan's lines begin.
+const PLAN_COLUMN: usize = 10;
 const STRONG: Style = Style::new().add_modifier(Modifier::BOLD);
 
 /// The frame that all screens share: a title, a body, a message, the keys.
@@ -48,13 +50,16 @@ pub(super) fn question(target: &mut Frame<'_>, model: &Model) {
         Screen::Host => ("2 of 5: the host's name", "Enter next  Esc back  F10 leave"),
         Screen::Network => (
             "3 of 5: the network",
-            "Up/Down line  Left/Right/Space change  Enter next  Esc back",
+            "Up/Down line  Left/Right/Space change  Enter next  Esc back  F10 leave",
         ),
         Screen::Keys => (
             "4 of 5: who may log in",
-            "Up/Down choose  Space yes/no  Enter next  F5 look again  Esc back",
+            "Up/Down choose  Space yes/no  Enter next  F5 look again  Esc back  F10 leave",
         ),
-        Screen::Summary => ("5 of 5: the plan", "Left/Right choose  Enter do it  Up/Down scroll"),
+        Screen::Summary => (
+            "5 of 5: the plan",
+            "Left/Right choose  Enter do it  Up/Down scroll  Esc back  F10 leave",
+        ),
     };
     let release = &model.release;
     let title = format!("Bastide {} ({})   {name}", release.version, release.channel);
@@ -191,7 +196,12 @@ fn network(model: &Model, width: u16) -> Vec<Line<'static>> {
         lines.extend(field(own, model.line == FIELDS + index, width));
     }
     lines.push(Line::raw(""));
-    lines.push(Line::styled("Bonds and several interfaces: use an answer file.", DIM));
+    let hint = if model.inventory.other_machine {
+        "The cards of another machine are not known here: use an answer file."
+    } else {
+        "Bonds and several interfaces: use an answer file."
+    };
+    lines.push(Line::styled(hint, DIM));
     lines
 }
 
@@ -219,16 +229,20 @@ fn keys_lines(model: &Model, width: u16) -> Vec<Line<'static>> {
 fn summary(target: &mut Frame<'_>, model: &Model, body: Rect) {
     let [text, buttons] = Layout::vertical([Constraint::Min(1), Constraint::Length(2)]).areas(body);
     let lines = model.plan.as_ref().map(crate::plan::Plan::lines).unwrap_or_default();
-    let most = lines.len().saturating_sub(usize::from(text.height));
-    let skip = model.scroll.min(most);
+    // Broken here, so that scrolling counts what is seen.
     let shown: Vec<Line<'_>> = lines
         .iter()
-        .skip(skip)
-        .map(|line| {
-            let wiped = line.contains("wiped ") || line.contains("NOT enforced");
-            Line::styled(line.clone(), if wiped { BAD } else { Style::new() })
+        .flat_map(|line| {
+            let warns = ["wiped ", "NOT enforced", "nobody can log in"];
+            let bad = warns.iter().any(|words| line.contains(words));
+            let style = if bad { BAD } else { Style::new() };
+            broken(line, usize::from(text.width))
+                .into_iter()
+                .map(move |part| Line::styled(part, style))
         })
         .collect();
+    let most = shown.len().saturating_sub(usize::from(text.height));
+    let shown: Vec<Line<'_>> = shown.into_iter().skip(model.scroll.min(most)).collect();
     target.render_widget(Paragraph::new(shown), text);
     let style = |focus: bool| if focus { FOCUS } else { Style::new() };
     let line = Line::from(vec![
@@ -238,6 +252,21 @@ fn summary(target: &mut Frame<'_>, model: &Model, body: Rect) {
         Span::styled("[ Install ]", style(model.install)),
     ]);
     target.render_widget(Paragraph::new(vec![Line::raw(""), line]), buttons);
+}
+
+/// A line of the plan in lines that fit, the further ones below the first one's value.
+fn broken(line: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in line.split_inclusive(' ') {
+        let last = lines.last().map_or(0, |last| last.chars().count());
+        if last > PLAN_COLUMN && last + word.trim_end().chars().count() > width {
+            lines.push(" ".repeat(PLAN_COLUMN));
+        }
+        if let Some(last) = lines.last_mut() {
+            last.push_str(word);
+        }
+    }
+    lines
 }
 
 /// What came of the installation, for the last screen.
@@ -252,12 +281,12 @@ pub(super) enum Ending {
 
 /// The installation, from its events alone.
 pub(super) fn progress(target: &mut Frame<'_>, events: &[Event], ending: &Ending) {
-    let (message, keys) = match ending {
-        Ending::Running => ("", "Do not switch the machine off"),
-        Ending::Done(_) => ("", "Enter end"),
-        Ending::Failed(_) => ("", "Enter end"),
+    let (title, keys) = match ending {
+        Ending::Running => ("Bastide   installing", "Do not switch the machine off"),
+        Ending::Done(_) => ("Bastide   installed", "Enter end"),
+        Ending::Failed(_) => ("Bastide   not installed", "Enter end"),
     };
-    let body = frame(target, "Bastide   installing", message, keys);
+    let body = frame(target, title, "", keys);
     let [steps, gauge, text] = Layout::vertical([
         Constraint::Length(u16::try_from(Step::ALL.len()).unwrap_or(13)),
         Constraint::Length(1),
@@ -388,6 +417,44 @@ mod tests {
         for word in ["LVM physical volume", "bastide-state", "[ Install ]", "setup mode"] {
             assert!(text.contains(word), "{word}:\n{text}");
         }
+    }
+
+    #[test]
+    fn a_long_line_of_the_plan_is_seen_to_its_end() {
+        let short = "  wiped   1 partition";
+        assert_eq!(broken(short, 78), [short]);
+        let lines = broken(
+            &format!("Network   bond0 = bond of {}active-backup", "eno10 + ".repeat(12)),
+            78,
+        );
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(
+            lines.iter().all(|line| line.trim_end().chars().count() <= 78),
+            "{lines:?}"
+        );
+        assert!(
+            lines[1].starts_with("          eno10") && lines[1].ends_with("active-backup"),
+            "{lines:?}"
+        );
+    }
+
+    #[test]
+    fn another_machine_s_cards_are_not_offered() {
+        let mut model = example();
+        model.inventory.for_another_machine();
+        model.key(KeyCode::Down);
+        enter(&mut model);
+        type_in(&mut model, "S4EWNX0N2");
+        enter(&mut model);
+        type_in(&mut model, "rack1");
+        enter(&mut model);
+        model.key(KeyCode::Right);
+        let text = drawn(|frame| question(frame, &model));
+        assert!(
+            text.contains("cards of another machine are not known") && !text.contains("eno1"),
+            "{text}"
+        );
+        assert!(text.contains("F10 leave"), "{text}");
     }
 
     #[test]
