@@ -14,7 +14,7 @@ use signing::output::{self, Exit};
 
 use crate::confirm::{self, Guarded};
 use crate::events::{Event, Phase};
-use crate::guest::{self, Guest, Kind, Places};
+use crate::guest::{self, Guest, Harmless, Kind, Places};
 use crate::health::{self, Config, Health};
 use crate::layout::GUEST_DIRECTORY;
 use crate::machine::Machine;
@@ -170,7 +170,11 @@ enum GuestCommand {
         json: bool,
     },
     /// Shows the end of a guest's console.
-    #[command(after_long_help = "Examples:\n  bastide-host guest log tiny")]
+    ///
+    /// On a terminal, what could move its cursor is shown as ?; a file or a pipe
+    /// gets what the guest wrote.
+    #[command(after_long_help = "Examples:\n  bastide-host guest log tiny\n  \
+        bastide-host guest log tiny > tiny.log")]
     Log {
         /// Its name.
         #[arg(value_parser = |name: &str| guest::checked_name(name).map_err(|error| error.to_string()))]
@@ -403,7 +407,11 @@ fn run_guest(command: GuestCommand) -> Result<Exit> {
             )
         }
         GuestCommand::Log { name } => {
-            guest::log(&name, &places, &mut io::stdout())?;
+            if io::stdout().is_terminal() {
+                guest::log(&name, &places, &mut Harmless(io::stdout()))?;
+            } else {
+                guest::log(&name, &places, &mut io::stdout())?;
+            }
             Ok(Exit::Done)
         }
     }

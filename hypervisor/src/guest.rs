@@ -158,7 +158,11 @@ impl Guest {
     /// A refusal when a guest of this name runs; else when a file is missing or the toolstack fails.
     pub fn run(&self, places: &Places) -> Result<Domain> {
         for (what, path) in [("kernel", &self.kernel), ("initrd", &self.initrd)] {
-            fs::File::open(path).with_context(|| format!("cannot open the guest's {what} {}", path.display()))?;
+            let opened = fs::File::open(path).and_then(|file| file.metadata());
+            let opened = opened.with_context(|| format!("cannot open the guest's {what} {}", path.display()))?;
+            if opened.is_dir() {
+                bail!("the guest's {what} {} is a directory: name a file", path.display());
+            }
         }
         if list()?.iter().any(|domain| domain.name == self.name) {
             bail!(Refused(format!("a guest {} runs already: stop it first", self.name)));
@@ -260,6 +264,25 @@ pub fn log(name: &str, places: &Places, to: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
+/// A terminal for what a guest wrote: the guest is not trusted, and an escape sequence would let it write over what the
+/// administrator has read, or answer in their name.
+pub struct Harmless<W>(pub W);
+
+impl<W: Write> Write for Harmless<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let plain = |byte: &u8| matches!(byte, b' '..=b'~' | b'\n' | b'\t');
+        // Consoles end their lines with both characters of old.
+        let shown = bytes.iter().filter(|byte| **byte != b'\r');
+        let shown: Vec<u8> = shown.map(|byte| if plain(byte) { *byte } else { b'?' }).collect();
+        self.0.write_all(&shown)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -287,6 +310,28 @@ mod tests {
             text.contains("extra = \"console=hvc0 quiet\"\nmemory = 128\nvcpus = 1\n"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_guest_cannot_move_the_cursor_of_who_reads_its_console() {
+        let mut shown = Harmless(Vec::new());
+        let said = b"boot\r\n\x1b]0;root@host\x07\x1b[2J\xc2\x9b1A\tok\n";
+        std::io::copy(&mut said.as_slice(), &mut shown).unwrap();
+        assert_eq!(
+            String::from_utf8(shown.0).unwrap(),
+            "boot\n?]0;root@host??[2J??1A\tok\n"
+        );
+    }
+
+    #[test]
+    fn a_directory_is_no_kernel() {
+        let directory = tempfile::tempdir().unwrap();
+        let guest = Guest {
+            kernel: directory.path().into(),
+            ..tiny()
+        };
+        let error = guest.run(&Places::default()).unwrap_err().to_string();
+        assert!(error.contains("kernel") && error.contains("is a directory"), "{error}");
     }
 
     #[test]

@@ -172,7 +172,10 @@ fn read_back(mut file: File, ends: &Receiver<u64>, length: u64, done: &AtomicU64
         }
         let count = file.read(block)?;
         if count == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the device ends too early"));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the device ends too early",
+            ));
         }
         let used = usize::try_from(length - at).unwrap_or(usize::MAX).min(count);
         hasher.update(&block[..used]);
