@@ -20,7 +20,7 @@ use signing::keys::Passphrase;
 use signing::release::{Part, Release};
 use signing::site::Site;
 use signing::tuf::{Client, Datastore, Limits};
-use signing::{durable, output::Refused};
+use signing::{clock, durable, output::Refused};
 
 use crate::build::read_release;
 use crate::normalise::date_all;
@@ -51,6 +51,8 @@ pub struct Options {
     pub work: PathBuf,
     /// The ISO.
     pub out: PathBuf,
+    /// Whether metadata that has expired is taken.
+    pub allow_expired: bool,
     /// Whether progress is shown.
     pub quiet: bool,
 }
@@ -78,6 +80,13 @@ pub fn assemble(options: &Options, key: Option<(&Site, &Passphrase)>) -> Result<
     sandbox::need_root("the assembly")?;
     let release = read_release(&options.build)?;
     let repository = Repository::open(&options.repository)?;
+    fresh(&repository, options.allow_expired)?;
+    // Opening makes it: a mistyped name must not leave one.
+    ensure!(
+        options.work.join("builder").is_dir(),
+        "there is no builder root in {}: give the --work directory of the build",
+        options.work.display()
+    );
     let work = Work::open(&options.work)?;
     let snapshot = snapshot_of(&options.build)?;
     let builder = roots::builder_key(&snapshot);
@@ -127,6 +136,20 @@ pub fn assemble(options: &Options, key: Option<(&Site, &Passphrase)>) -> Result<
         signature,
         steps: progress.steps().to_vec(),
     })
+}
+
+/// No installer takes metadata that has expired.
+fn fresh(repository: &Repository, allow_expired: bool) -> Result<()> {
+    let reading = repository.read(&repository.own_root()?)?;
+    let past = reading.expires().filter(|(_, expires)| *expires <= clock::now());
+    let Some((role, expires)) = past.filter(|_| !allow_expired) else {
+        return Ok(());
+    };
+    bail!(Refused(format!(
+        "the role {role} in the repository {} expired at {expires}, so no installer would take the medium: \
+         renew the signatures with `bastide-repo publish`",
+        repository.root().display()
+    )))
 }
 
 /// The snapshot of a build, whose packages name the builder root.

@@ -10,6 +10,7 @@ use signing::output;
 use signing::release::{Part, Version};
 use signing::site::Site;
 
+use crate::progress::Progress;
 use crate::{assemble, build, inspect, sign};
 
 /// Builds the host image and the bootable medium from a snapshot, without a network.
@@ -97,6 +98,10 @@ struct AssembleArgs {
     /// The working directory of the build, with its builder root
     #[arg(long, value_name = "DIR", default_value = "out/iso-work")]
     work: PathBuf,
+    /// Take metadata that has expired: every installer refuses such a medium,
+    /// and a test may want to see it
+    #[arg(long)]
+    allow_expired: bool,
     /// The site whose OpenPGP key signs the ISO, as FILE.asc beside it
     #[arg(long, value_name = "DIR")]
     site: Option<PathBuf>,
@@ -182,7 +187,7 @@ fn passphrase(file: Option<&Path>, site: &Site) -> Result<Passphrase> {
 fn run_sign(args: &SignArgs) -> Result<()> {
     let site = Site::open(&args.site)?;
     let passphrase = passphrase(args.passphrase_file.as_deref(), &site)?;
-    let release = sign::sign(&args.build, &site, &passphrase)?;
+    let release = sign::sign(&args.build, &site, &passphrase, &mut Progress::new(args.json))?;
     if args.json {
         return Ok(output::json(&release)?);
     }
@@ -215,6 +220,7 @@ fn run_assemble(args: AssembleArgs) -> Result<()> {
         repository: args.repo,
         work: args.work,
         out: args.out,
+        allow_expired: args.allow_expired,
         quiet: args.json,
     };
     let report = assemble::assemble(&options, key.as_ref().map(|(site, passphrase)| (site, passphrase)))?;

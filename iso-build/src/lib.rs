@@ -5,6 +5,7 @@
 //! in it: the same snapshot and the same source give the same bits.
 
 pub mod assemble;
+pub mod baked;
 pub mod bootimage;
 pub mod build;
 pub mod cli;

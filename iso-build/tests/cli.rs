@@ -345,6 +345,7 @@ fn a_medium_is_made_of_the_published_build_only() {
     with("repo repository", "repo none").fails(1, &["none"]);
     with("repo repository", "repo site").fails(3, &["site", "incomplete"]);
     with("--out", "--work elsewhere --out").fails(1, &["builder root", "elsewhere", "--work"]);
+    assert!(!bench.at("elsewhere").exists());
     with("new.iso", "none/new.iso").fails(1, &["none/new.iso", "No such file"]);
 
     let archive = bench.at("build-1.0.0/upstream.tar");

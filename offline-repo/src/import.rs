@@ -4,7 +4,7 @@
 //!
 //! Beyond what TUF refuses (see [`signing::tuf::client`]) and the bundle's reader (see [`crate::bundle`]): a root without
 //! the site's OpenPGP signature; a bundle without any root; a target in the bundle that no role vouches for; a release that the
-//! bundle promises and does not hold, or holds and does not name; metadata older than what the repository serves. The gateway remembers what it trusted in `REPO/datastore`, so an older bundle is refused.
+//! bundle promises and does not hold, or holds and does not name; a boot image that the site's hosts would not start; metadata older than what the repository serves. The gateway remembers what it trusted in `REPO/datastore`, so an older bundle is refused.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -17,9 +17,9 @@ use serde_json::Value;
 use signing::digest::{self, Sha256};
 use signing::openpgp;
 use signing::output::Refused;
-use signing::release::Version;
+use signing::release::{Custom, MAX_BOOT_IMAGE, Version};
 use signing::site::Trust;
-use signing::tuf::{Client, Datastore, Limits, Source, Trail};
+use signing::tuf::{Client, Datastore, Limits, Source, Trail, VerifiedTarget};
 
 use crate::bundle::BundleSource;
 use crate::repository::{LARGEST_ROOT, Repository, releases};
@@ -123,6 +123,9 @@ pub fn import(
         .iter()
         .filter(|target| carried.contains(&client.path(target)))
         .collect();
+    for target in &wanted {
+        check_boot_image(&mut client, target, trust).with_context(|| format!("cannot import {}", target.name))?;
+    }
     let total: u64 = wanted.iter().map(|target| target.length).sum();
     let mut done = 0;
     for target in wanted {
@@ -180,6 +183,27 @@ pub fn import(
             .find(|file| file.role == "timestamp")
             .map_or(0, |file| file.version),
     })
+}
+
+/// A boot image must be one that the site's hosts would start, before anything of its release is written.
+fn check_boot_image<S: Source>(client: &mut Client<S>, target: &VerifiedTarget, trust: &Trust) -> Result<()> {
+    // A target that is no part of a release was refused with the list of releases.
+    let Some(custom) = target.custom.clone() else {
+        return Ok(());
+    };
+    let custom: Custom = serde_json::from_value(custom)?;
+    if custom.part.command_line().is_none() {
+        return Ok(());
+    }
+    if target.length > MAX_BOOT_IMAGE {
+        return Err(anyhow!(Refused(format!(
+            "it has {} bytes, and no host takes a boot image of more than {MAX_BOOT_IMAGE}",
+            target.length
+        ))));
+    }
+    let mut image = Vec::with_capacity(usize::try_from(target.length)?);
+    client.fetch(target, &mut image)?;
+    trust.check_boot_image(custom.part, &image, &custom.root_hash)
 }
 
 /// What the repository serves already must not become older, even where its memory was lost or somebody else wrote it.

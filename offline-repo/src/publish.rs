@@ -7,10 +7,11 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use chrono::{DateTime, Duration, Utc};
 use serde::Serialize;
-use signing::digest;
+use signing::digest::{self, Sha256};
 use signing::keys::Passphrase;
+use signing::openpgp;
 use signing::output::Refused;
-use signing::release::{Custom, Part, PartFile, Release, Version};
+use signing::release::{Custom, MAX_BOOT_IMAGE, Part, PartFile, Release, Version};
 use signing::site::{Role, Site, Trust};
 use signing::tuf::author::{KeySet, Signer, TargetEntry};
 use signing::tuf::client::consistent_path;
@@ -68,13 +69,14 @@ pub enum Mode {
 /// [`Refused`] in the chain when the build is not what it says, or the repository not what the site signed; else when
 /// something could not be done. What readers of the repository see changes with the last write, or not at all.
 pub fn publish(repository: &Repository, options: &Options<'_>, tell: &mut dyn FnMut(u64, u64)) -> Result<Summary> {
-    let root = Trust::open(&options.site.trust_dir())?.root()?;
+    let trust = Trust::open(&options.site.trust_dir())?;
+    let root = trust.root()?;
     let before = match repository.is_published() {
         true => Some(repository.read(&root).context("the repository is not this site's")?),
         false => None,
     };
     let build = match options.build {
-        Some(directory) => Some((directory, read_build(directory)?)),
+        Some(directory) => Some((directory, read_build(directory, &trust)?)),
         None => None,
     };
     let timestamp = before.as_ref().and_then(|reading| reading.role("timestamp"));
@@ -104,10 +106,22 @@ pub fn publish(repository: &Repository, options: &Options<'_>, tell: &mut dyn Fn
             repository.root().display()
         );
     }
+    let roots = site_roots(options.site, &trust, options.now)?;
     if options.mode == Mode::DryRun {
+        if let Some((directory, facts)) = &build {
+            each_part(directory, facts, tell, check_part)?;
+        }
         return Ok(summary);
     }
-    summary.timestamp = sign(repository, options, &root, build.as_ref(), summary.expires, tell)?;
+    summary.timestamp = sign(
+        repository,
+        options,
+        &root,
+        &roots,
+        build.as_ref(),
+        summary.expires,
+        tell,
+    )?;
     Ok(summary)
 }
 
@@ -131,8 +145,9 @@ fn is_published(facts: &Release, before: &Reading) -> Result<bool> {
     ))))
 }
 
-/// Reads a build's facts. The parts are compared while they are copied.
-fn read_build(directory: &Path) -> Result<Release> {
+/// Reads a build's facts, and verifies its boot images as the site's hosts will. All parts are compared with the facts while
+/// they are copied, the boot images here too, so that what is copied is what was verified.
+fn read_build(directory: &Path, trust: &Trust) -> Result<Release> {
     let path = directory.join("release.json");
     let bytes = digest::read_bounded(&path, LARGEST_FACTS)
         .with_context(|| format!("cannot read {}: is this a build's directory?", path.display()))?;
@@ -169,41 +184,86 @@ fn read_build(directory: &Path) -> Result<Release> {
             ))));
         }
     }
+    for part in facts.parts.iter().filter(|part| part.part.command_line().is_some()) {
+        let file = directory.join(part.part.file());
+        if part.size > MAX_BOOT_IMAGE {
+            return Err(anyhow!(Refused(format!(
+                "{} has {} bytes, and no host takes a boot image of more than {MAX_BOOT_IMAGE}",
+                file.display(),
+                part.size
+            ))));
+        }
+        let image =
+            digest::read_bounded(&file, part.size).with_context(|| format!("cannot read {}", file.display()))?;
+        if Sha256::of(&image) != part.sha256 {
+            return Err(other_content(&file));
+        }
+        trust
+            .check_boot_image(part.part, &image, &facts.root_hash)
+            .with_context(|| format!("cannot take {}", file.display()))?;
+    }
     Ok(facts)
 }
 
-fn copy_parts(repository: &Repository, build: &Path, facts: &Release, tell: &mut dyn FnMut(u64, u64)) -> Result<()> {
+fn other_content(file: &Path) -> anyhow::Error {
+    anyhow!(Refused(format!(
+        "{} is not what release.json says: the build was altered, so build again",
+        file.display()
+    )))
+}
+
+/// Works on every part, and tells how far it is.
+fn each_part(
+    build: &Path,
+    facts: &Release,
+    tell: &mut dyn FnMut(u64, u64),
+    work: impl Fn(&PartFile, &Path) -> Result<()>,
+) -> Result<()> {
     let total = facts.parts.iter().map(|part| part.size).sum();
     let mut done = 0;
     for part in &facts.parts {
         tell(done, total);
-        let from = build.join(part.part.file());
-        let path = consistent_path(&part.part.target(facts.version), &part.sha256.to_string());
-        repository.put_target(&path, part.sha256, part.size, |to| {
-            let mut file = File::open(&from).with_context(|| format!("cannot read {}", from.display()))?;
-            digest::copy(&mut file, to).with_context(|| format!("cannot copy {}", from.display()))?;
-            Ok(())
-        })?;
+        work(part, &build.join(part.part.file()))?;
         done += part.size;
     }
     tell(done, total);
     Ok(())
 }
 
+fn check_part(part: &PartFile, file: &Path) -> Result<()> {
+    let found = Sha256::of_file(file).with_context(|| format!("cannot read {}", file.display()))?;
+    if found == (part.sha256, part.size) {
+        return Ok(());
+    }
+    Err(other_content(file))
+}
+
+fn copy_part(repository: &Repository, facts: &Release, part: &PartFile, from: &Path) -> Result<()> {
+    let path = consistent_path(&part.part.target(facts.version), &part.sha256.to_string());
+    repository.put_target(&path, part.sha256, part.size, |to| {
+        let mut file = File::open(from).with_context(|| format!("cannot read {}", from.display()))?;
+        digest::copy(&mut file, to).with_context(|| format!("cannot copy {}", from.display()))?;
+        Ok(())
+    })
+}
+
 /// Copies the parts and signs; gives the version of the timestamp.
 fn sign(
     repository: &Repository,
     options: &Options<'_>,
-    root: &[u8],
+    pinned: &[u8],
+    roots: &[SiteRoot],
     build: Option<&(&Path, Release)>,
     expires: DateTime<Utc>,
     tell: &mut dyn FnMut(u64, u64),
 ) -> Result<u64> {
-    let mut editor = open(repository, options.site, root)?;
+    let mut editor = open(repository, pinned, roots)?;
     sweep(&repository.root().join("metadata"))?;
     sweep(&repository.root().join("targets"))?;
     if let Some((directory, facts)) = build {
-        copy_parts(repository, directory, facts, tell)?;
+        each_part(directory, facts, tell, |part, from| {
+            copy_part(repository, facts, part, from)
+        })?;
         for part in &facts.parts {
             let (name, entry) = (part.part.target(facts.version), target(facts, part)?);
             // Judged before without the lock; a version must not change its content in between.
@@ -232,26 +292,49 @@ fn sign(
     Ok(versions.timestamp)
 }
 
-/// Opens the repository for editing and takes over the site's new roots with the OpenPGP signatures of all.
-fn open(repository: &Repository, site: &Site, root: &[u8]) -> Result<Editor> {
+/// A root of the site with its OpenPGP signature.
+struct SiteRoot {
+    name: String,
+    content: Vec<u8>,
+    signature: Vec<u8>,
+}
+
+/// The site's roots, oldest first, each with its OpenPGP signature verified: hosts and gateways refuse a root without it.
+fn site_roots(site: &Site, trust: &Trust, now: DateTime<Utc>) -> Result<Vec<SiteRoot>> {
     let read = |name: &str| {
         let path = site.metadata_dir().join(name);
         digest::read_bounded(&path, LARGEST_ROOT).with_context(|| format!("cannot read {}", path.display()))
     };
-    let mut editor = if repository.metadata("1.root.json").exists() {
-        Editor::open(repository.root(), root)?
-    } else {
-        Editor::create(repository.root(), &read("1.root.json")?)?
-    };
+    let mut roots = Vec::new();
     for version in 1.. {
         let name = format!("{version}.root.json");
-        if !site.metadata_dir().join(&name).exists() {
+        if version > 1 && !site.metadata_dir().join(&name).exists() {
             break;
         }
-        let signature = format!("{name}.asc");
-        repository.write_metadata(&signature, &read(&signature)?)?;
+        let (content, signature) = (read(&name)?, read(&format!("{name}.asc"))?);
+        openpgp::verify_detached(&trust.release_keyring(), content.as_slice(), &signature, now)
+            .with_context(|| format!("the OpenPGP signature of the site's {name}"))?;
+        roots.push(SiteRoot {
+            name,
+            content,
+            signature,
+        });
+    }
+    Ok(roots)
+}
+
+/// Opens the repository for editing and takes over the site's new roots with the OpenPGP signatures of all.
+fn open(repository: &Repository, pinned: &[u8], roots: &[SiteRoot]) -> Result<Editor> {
+    let first = roots.first().context("the site has no root")?;
+    let mut editor = if repository.metadata(&first.name).exists() {
+        Editor::open(repository.root(), pinned)?
+    } else {
+        Editor::create(repository.root(), &first.content)?
+    };
+    for (version, root) in (1..).zip(roots) {
+        repository.write_metadata(&format!("{}.asc", root.name), &root.signature)?;
         if version > editor.root_version() {
-            editor.add_root(&read(&name)?)?;
+            editor.add_root(&root.content)?;
         }
     }
     Ok(editor)

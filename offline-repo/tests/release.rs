@@ -41,6 +41,23 @@ fn a_release_goes_from_a_build_to_a_gateway() {
 }
 
 #[test]
+fn a_list_says_what_was_verified_and_what_was_not() {
+    let low = Low::published();
+    let said = low.run(&format!("list repository --trust {}", trust().display())).ok();
+    assert!(
+        said.contains("metadata verified, contents not read; fresh until"),
+        "{said}"
+    );
+    let said = low.run("list repository").ok();
+    assert!(said.contains("nothing verified"), "{said}");
+    let told = low.list(&low.repository());
+    assert_eq!(
+        (&told["metadata_verified"], &told["contents_read"], &told["expired"]),
+        (&true.into(), &false.into(), &false.into())
+    );
+}
+
+#[test]
 fn a_gateway_exports_in_turn() {
     let low = Low::published();
     let bundle = low.at("1.bundle");
@@ -152,9 +169,28 @@ fn an_older_bundle_is_refused() {
 fn expired_metadata_is_refused_and_named_when_it_is_made() {
     let low = Low::new();
     let build = build(low.directory.path(), "1.0.0");
-    let said = low.publish_build(&build, &["--expires", "2020-01-31"]).ends(0);
+    for more in [
+        &["--expires", "2020-01-31"][..],
+        &["--expires", "2020-01-31", "--dry-run"],
+    ] {
+        let said = low.publish_build(&build, more).ends(3);
+        assert!(said.err.contains("expired at 2020-01-31"), "{}", said.err);
+    }
+    assert!(!low.repository().exists());
+    low.publish_build(&build, &["--allow-expired"]).ends(2);
+    let past = ["--expires", "2020-01-31", "--allow-expired"];
+    let said = low.publish_build(&build, &past).ends(0);
     assert!(said.err.contains("warning"), "{}", said.err);
+    assert!(said.out.contains("expired since 2020-01-31"), "{}", said.out);
     let bundle = low.export("1.bundle", &[]);
+    for place in ["repository", "1.bundle"] {
+        let said = low.run(&format!("list {place} --trust {}", trust().display())).ok();
+        assert!(
+            said.contains("expired since 2020-01-31") && !said.contains("fresh"),
+            "{said}"
+        );
+        assert_eq!(low.list(&low.at(place))["expired"], true);
+    }
     let said = low.import(&bundle, &[]).ends(3);
     assert!(said.err.contains("expired"), "{}", said.err);
 }

@@ -128,6 +128,16 @@ impl Part {
         }
     }
 
+    /// Of a boot image, the section that holds the kernel's command line.
+    #[must_use]
+    pub const fn command_line(self) -> Option<&'static str> {
+        match self {
+            Self::Xen => Some(".config"),
+            Self::Installer => Some(".cmdline"),
+            _ => None,
+        }
+    }
+
     /// The name of the part's TUF target in a release.
     #[must_use]
     pub fn target(self, version: Version) -> String {
@@ -160,6 +170,12 @@ pub struct PartFile {
     /// Digest of the content.
     pub sha256: Sha256,
 }
+
+/// The largest boot image that a host takes; ours are about a third of it.
+pub const MAX_BOOT_IMAGE: u64 = 160 << 20;
+
+/// The kernel's parameter that names the root file system which a boot image starts.
+pub const ROOT_HASH_PARAMETER: &str = "bastide.roothash";
 
 /// The facts of a build, `release.json` in its directory. Unsigned: signatures come with publishing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,16 +4,19 @@
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use signing::digest::Sha256;
 use signing::keys::Passphrase;
 use signing::process::Cmd;
+use signing::release::{Custom, Part, Release};
+use signing::secureboot::sign_pe;
 use signing::site::{Role, Site};
-use signing::tuf::author;
-
-use crate::story::build;
-use crate::workshop::Workshop;
+use signing::tuf::author::{self, KeySet, Signer as _};
+use signing::tuf::repository::{Expiry, Repository, Signers};
+use signing::{clock, durable};
 
 /// Copies a bundle, giving every member that `edit` answers for its new content, and adding `added` after `bundle.json`.
 fn rewrite(
@@ -97,16 +100,64 @@ pub fn root_below_threshold(from: &Path, to: &Path, site: &Path, passphrase: &Pa
     rewrite(from, to, Some(("metadata/2.root.json", &root)), |_, _| Ok(None))
 }
 
-/// A build whose boot image is signed with a stranger's Secure Boot key.
+/// A build whose boot images are signed with a stranger's Secure Boot key, which `bastide-iso sign` refuses to do.
 ///
 /// # Errors
-/// When it cannot be signed.
-pub fn foreign_boot_image(shop: &Workshop, from: &Path, to: &Path) -> Result<()> {
+/// When they cannot be signed.
+pub fn foreign_boot_image(from: &Path, to: &Path, stranger: &Path, passphrase: &Path) -> Result<()> {
     if to.exists() {
         fs::remove_dir_all(to)?;
     }
     Cmd::new("cp").arg("-al").arg(from).arg(to).run()?;
-    build::signed(shop, to, &shop.at("stranger"))
+    let key = Site::open(stranger)?.db_key(&Passphrase::from_file(passphrase)?)?;
+    let facts = to.join("release.json");
+    let mut release: Release = serde_json::from_slice(&fs::read(&facts)?)?;
+    for part in &mut release.parts {
+        let unsigned = match part.part {
+            Part::Xen => "xen.unsigned.efi",
+            Part::Installer => "installer.unsigned.efi",
+            _ => continue,
+        };
+        let signed = sign_pe(&fs::read(to.join(unsigned))?, &key)?;
+        (part.size, part.sha256) = (signed.len() as u64, Sha256::of(&signed));
+        // Not written into: the honest build has hard links to the same files.
+        durable::write(&to.join(part.part.file()), &signed)?;
+    }
+    Ok(durable::write(&facts, &serde_json::to_vec_pretty(&release)?)?)
+}
+
+/// A release signed by somebody with the TUF keys, whatever its boot images are: `bastide-repo publish` refuses them.
+///
+/// # Errors
+/// When the repository cannot be continued or the keys cannot be used.
+pub fn published_by_an_insider(repository: &Path, build: &Path, site: &Path, passphrase: &Path) -> Result<()> {
+    let site = Site::open(site)?;
+    let passphrase = Passphrase::from_file(passphrase)?;
+    let mut editor = Repository::open(repository, &fs::read(site.trust_dir().join("root.json"))?)?;
+    let release: Release = serde_json::from_slice(&fs::read(build.join("release.json"))?)?;
+    for part in &release.parts {
+        let custom = serde_json::to_value(Custom {
+            version: release.version,
+            channel: release.channel.clone(),
+            part: part.part,
+            root_hash: release.root_hash,
+            size: part.size,
+        })?;
+        let name = part.part.target(release.version);
+        editor.add_file(&name, &build.join(part.part.file()), custom.as_object().cloned())?;
+    }
+    let key = |role| site.signer(role, &passphrase);
+    let host = key(Role::Host)?;
+    let signers = Signers {
+        targets: &[&key(Role::Targets)?],
+        host: &[&host],
+        snapshot: &[&key(Role::Snapshot)?],
+        timestamp: &[&key(Role::Timestamp)?],
+    };
+    let now = clock::now();
+    let expires = Expiry::all(now + Duration::from_secs(365 * 86_400));
+    editor.publish(&KeySet::single(host.public()), &signers, &expires, now)?;
+    Ok(())
 }
 
 /// An installation medium one of whose metadata files was altered: the type of the timestamp, in place.

@@ -10,6 +10,8 @@ pub mod common;
 #[path = "../../../signing/tests/common/archive.rs"]
 mod archive;
 pub mod host;
+#[path = "../../../signing/tests/common/insider.rs"]
+mod insider;
 pub mod medium;
 
 use std::collections::BTreeMap;
@@ -339,6 +341,11 @@ pub fn repository(directory: &Path, tamper: Tamper) -> PathBuf {
 pub fn publish_release(directory: &Path, version: &str, upstream: &Upstream, tamper: Tamper, site: &Site) -> PathBuf {
     let place = directory.join("repository");
     let build = build(directory, version, upstream, tamper, site);
+    if matches!(tamper, Tamper::OtherRoot | Tamper::ForeignKey) {
+        // `publish` refuses it.
+        insider::publish(&place, site, &passphrase(), &build);
+        return place;
+    }
     let repository = Repository::create(&place).unwrap();
     let options = Options {
         site,

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use common::{Said, boot_image, passphrase};
 use iso_build::image::{INSTALLER_UNSIGNED, XEN_UNSIGNED};
+use iso_build::progress::Progress;
 use iso_build::{build, roots, sign};
 use offline_repo::publish::{Mode, Options, publish};
 use offline_repo::repository::Repository;
@@ -131,6 +132,28 @@ pub fn snapshot() -> Snapshot {
     Snapshot::parse(&serde_json::to_vec(&manifest).unwrap()).unwrap()
 }
 
+fn root_hash() -> Sha256 {
+    Sha256::of(b"root hash")
+}
+
+/// An unsigned boot image of the build, by its file's name.
+fn unsigned(name: &str) -> Vec<u8> {
+    let section = if name == XEN_UNSIGNED { ".config" } else { ".cmdline" };
+    boot_image(section, format!("{name} bastide.roothash={}", root_hash()).as_bytes())
+}
+
+/// What the checks see of a root image that carries the trust directory of this site: files at odd places, among others.
+pub fn root_image(site: &Path) -> Vec<u8> {
+    let mut image = vec![0x5a; 1 << 20];
+    for path in common::files_below(&site.join("trust")) {
+        for piece in fs::read(path).unwrap().chunks(4096) {
+            image.extend_from_slice(piece);
+            image.extend_from_slice(&[0x5a; 1501]);
+        }
+    }
+    image
+}
+
 /// `build-1.0.0`, signed, and `repository` with it.
 fn published() -> PathBuf {
     let sources = [
@@ -143,7 +166,7 @@ fn published() -> PathBuf {
         let directory = place.join("build-1.0.0");
         fs::create_dir(&directory).unwrap();
         for name in [XEN_UNSIGNED, INSTALLER_UNSIGNED] {
-            fs::write(directory.join(name), boot_image(".text", name.as_bytes())).unwrap();
+            fs::write(directory.join(name), unsigned(name)).unwrap();
         }
         let mut archive = tar::Builder::new(Vec::new());
         let manifest = snapshot().to_bytes().unwrap();
@@ -154,7 +177,7 @@ fn published() -> PathBuf {
             .append_data(&mut header, "snapshot.json", manifest.as_slice())
             .unwrap();
         let contents = [
-            (Part::Root, vec![0x5a; 1 << 20]),
+            (Part::Root, root_image(common::site())),
             (Part::Verity, vec![0xa5; 8192]),
             (Part::Sbom, b"{}".to_vec()),
             (Part::Upstream, archive.into_inner().unwrap()),
@@ -171,14 +194,14 @@ fn published() -> PathBuf {
             format: 1,
             version: "1.0.0".parse().unwrap(),
             channel: "stable".into(),
-            root_hash: Sha256::of(b"root hash"),
+            root_hash: root_hash(),
             snapshot: "base".into(),
             source_date_epoch: 1_757_152_800,
             parts: parts.into(),
         };
         build::write_release(&directory, &release).unwrap();
         let site = Site::open(common::site()).unwrap();
-        sign::sign(&directory, &site, &passphrase()).unwrap();
+        sign::sign(&directory, &site, &passphrase(), &mut Progress::new(true)).unwrap();
         let options = Options {
             site: &site,
             passphrase: &passphrase(),

@@ -10,15 +10,17 @@ use offline_repo::repository::{self, LARGEST_ROOT, Reading, Repository};
 use offline_repo::spec::Role;
 use offline_repo::store::Store;
 use serde_json::json;
+use signing::clock;
 use signing::output::{self, Exit};
 use signing::tuf::Source;
 
-use super::pinned_root;
+use super::{freshness, pinned_root};
 use crate::progress::human;
 
 #[derive(Args)]
 #[command(
-    after_long_help = "Without --trust it is only said what a repository or bundle claims.
+    after_long_help = "Without --trust it is only said what a repository or bundle claims. With it the
+metadata are verified; contents are read by `export`, `import` and the audit.
 
 Examples:
   bastide-repo list store
@@ -63,9 +65,12 @@ impl List {
 
     fn releases(&self, reading: &Reading) -> Result<Exit> {
         let expires = reading.expires();
+        let now = clock::now();
         if self.json {
             output::json(&json!({
-                "verified": self.trust.is_some(),
+                "metadata_verified": self.trust.is_some(),
+                "contents_read": false,
+                "expired": expires.as_ref().is_some_and(|(_, expires)| *expires <= now),
                 "timestamp": reading.role("timestamp").map(|(version, _)| version),
                 "expires": expires.map(|(role, expires)| json!({"role": role, "at": expires})),
                 "releases": reading.releases,
@@ -88,13 +93,13 @@ impl List {
         }
         if let Some((role, expires)) = expires {
             output::line(&format!(
-                "{}; fresh until {} ({role})",
+                "{}; {} ({role})",
                 if self.trust.is_some() {
-                    "verified"
+                    "metadata verified, contents not read"
                 } else {
-                    "not verified (no --trust)"
+                    "nothing verified (no --trust)"
                 },
-                expires.format("%Y-%m-%d")
+                freshness(expires, now)
             ))?;
         }
         Ok(Exit::Done)

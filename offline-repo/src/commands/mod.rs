@@ -8,6 +8,7 @@ mod release;
 use std::path::Path;
 
 use anyhow::Result;
+use chrono::{DateTime, TimeDelta, Utc};
 use clap::{Parser, Subcommand};
 use signing::output::Exit;
 
@@ -61,6 +62,19 @@ pub fn run(cli: &Cli) -> Result<Exit> {
         Command::Import(args) => args.run(),
         Command::List(args) => args.run(),
     }
+}
+
+/// Until when metadata is fresh, or since when it is not.
+fn freshness(expires: DateTime<Utc>, now: DateTime<Utc>) -> String {
+    let past = expires <= now;
+    let word = if past { "expired since" } else { "fresh until" };
+    // A day is said in short; near its end the hour counts.
+    let form = if (expires - now).abs() < TimeDelta::days(2) {
+        "%Y-%m-%d %H:%M UTC"
+    } else {
+        "%Y-%m-%d"
+    };
+    format!("{word} {}", expires.format(form))
 }
 
 /// The pinned root of a trust directory, or the repository's own where none is given.

@@ -13,12 +13,12 @@ use offline_repo::publish;
 use offline_repo::repository::Repository;
 use signing::clock;
 use signing::keys::Passphrase;
-use signing::output::{self, Exit};
+use signing::output::{self, Exit, Refused};
 use signing::release::Version;
 use signing::site::{Site, Trust};
 use tempfile::TempDir;
 
-use super::pinned_root;
+use super::{freshness, pinned_root};
 use crate::progress::{Screen, human};
 
 #[derive(Args)]
@@ -47,6 +47,10 @@ pub struct Publish {
     /// 2027-01-31T12:00:00Z)
     #[arg(long, value_name = "DATE", value_parser = date, conflicts_with = "expires_days")]
     expires: Option<DateTime<Utc>>,
+    /// Sign even if that date is past: every client refuses what is made so, and
+    /// a test may want to see it
+    #[arg(long, requires = "expires")]
+    allow_expired: bool,
     /// Check the build and the repository, but sign and write nothing
     #[arg(long)]
     dry_run: bool,
@@ -71,10 +75,14 @@ impl Publish {
         let expires = self
             .expires
             .or(self.expires_days.map(|days| now + Duration::days(days.into())));
-        if let Some(expires) = expires.filter(|expires| *expires < now) {
-            warn(&format!(
-                "what is signed now has expired at {expires} already: every client will refuse it"
-            ));
+        if let Some(expires) = expires.filter(|expires| *expires <= now) {
+            let what = format!("what is signed now would have expired at {expires} already");
+            if !self.allow_expired {
+                bail!(Refused(format!(
+                    "{what}, and every client would refuse it: name a later date"
+                )));
+            }
+            warn(&format!("{what}: every client will refuse it"));
         }
         let passphrase = match self.dry_run {
             // No key is opened.
@@ -114,10 +122,10 @@ impl Publish {
             (true, true) => "would be published",
         };
         output::line(&format!(
-            "{what} {state}: {}, timestamp {}, fresh until {}",
+            "{what} {state}: {}, timestamp {}, {}",
             human(summary.bytes),
             summary.timestamp,
-            summary.expires.format("%Y-%m-%d")
+            freshness(summary.expires, now)
         ))?;
         Ok(Exit::Done)
     }

@@ -8,11 +8,14 @@ pub mod common;
 
 #[path = "../../../signing/tests/common/archive.rs"]
 mod archive;
+#[path = "../../../signing/tests/common/insider.rs"]
+pub mod insider;
 pub mod low;
 
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use chrono::{DateTime, Duration, Utc};
 pub use common::{Said, flip, other_site, passphrase_file, site, trust};
@@ -25,6 +28,7 @@ use signing::clock::now;
 use signing::digest::Sha256;
 use signing::process::Cmd;
 use signing::release::{Part, PartFile, Release};
+use signing::secureboot::{Identity, sign_pe};
 use signing::site::Site;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_bastide-repo");
@@ -164,25 +168,57 @@ pub fn published() -> PathBuf {
     })
 }
 
+/// The root hash of the build of a version.
+pub fn root_hash(version: &str) -> Sha256 {
+    Sha256::of(version.as_bytes())
+}
+
+/// A small boot image that starts this root file system.
+pub fn unsigned_boot_image(section: &str, version: &str, root_hash: &Sha256) -> Vec<u8> {
+    let filler = format!("{section} of {version}\n").repeat(5000);
+    let content = format!("bastide.roothash={root_hash} quiet\0{filler}");
+    common::boot_image(section, &content.into_bytes()[..60_000])
+}
+
+fn signed_boot_image(section: &str, version: &str, root_hash: &Sha256) -> Vec<u8> {
+    static DB: OnceLock<Identity> = OnceLock::new();
+    let open = || Site::open(site()).unwrap().db_key(&common::passphrase()).unwrap();
+    let image = unsigned_boot_image(section, version, root_hash);
+    sign_pe(&image, DB.get_or_init(open)).unwrap()
+}
+
+/// The recipe: one part of a build is another, and its facts agree.
+pub fn replace_part(build: &Path, part: Part, content: &[u8]) {
+    fs::write(build.join(part.file()), content).unwrap();
+    let path = build.join("release.json");
+    let mut release: Release = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let facts = release.parts.iter_mut().find(|one| one.part == part).unwrap();
+    (facts.size, facts.sha256) = (content.len() as u64, Sha256::of(content));
+    fs::write(path, serde_json::to_vec(&release).unwrap()).unwrap();
+}
+
 /// A build's directory with small parts.
 pub fn build(directory: &Path, version: &str) -> PathBuf {
     let build = directory.join(format!("build-{version}"));
     fs::create_dir_all(&build).unwrap();
     let mut parts = Vec::new();
     for part in Part::ALL {
-        let content = format!("{} of {version}\n", part.file()).repeat(5000);
+        let content = match part.command_line() {
+            Some(section) => signed_boot_image(section, version, &root_hash(version)),
+            None => format!("{} of {version}\n", part.file()).repeat(5000).into_bytes(),
+        };
         fs::write(build.join(part.file()), &content).unwrap();
         parts.push(PartFile {
             part,
             size: content.len() as u64,
-            sha256: Sha256::of(content.as_bytes()),
+            sha256: Sha256::of(&content),
         });
     }
     let release = Release {
         format: 1,
         version: version.parse().unwrap(),
         channel: "stable".into(),
-        root_hash: Sha256::of(version.as_bytes()),
+        root_hash: root_hash(version),
         snapshot: "base".into(),
         source_date_epoch: 1_700_000_000,
         parts,

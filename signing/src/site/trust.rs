@@ -1,15 +1,21 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The trust directory: the public half of a site, baked into the host image and carried by auditors.
 
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
-use crate::digest::read_bounded;
-use crate::secureboot::{Certificate, Guid, Variable};
+use crate::digest::{Sha256, read_bounded};
+use crate::output::{self, Refused};
+use crate::release::{Part, ROOT_HASH_PARAMETER};
+use crate::secureboot::{Certificate, Guid, Variable, pe_section, verify_pe};
 
 /// No file of a trust directory is near this long.
 const MAX_FILE: u64 = 1 << 20;
+
+/// A command line is a kilobyte or two.
+const MAX_COMMAND_LINE: u64 = 64 << 10;
 
 /// A trust directory.
 #[derive(Debug, Clone)]
@@ -101,10 +107,57 @@ impl Trust {
         Ok(String::from_utf8_lossy(&text).trim().parse()?)
     }
 
+    /// Whether hosts of this site would start a release's boot image: it is signed with the site's Secure Boot key, and
+    /// starts the root file system that it is released with. A part that is no boot image passes.
+    ///
+    /// # Errors
+    /// [`Refused`] with the reason when they would not; else when the trust directory cannot be read.
+    pub fn check_boot_image(&self, part: Part, image: &[u8], root_hash: &Sha256) -> Result<()> {
+        if part.command_line().is_none() {
+            return Ok(());
+        }
+        let db = self.certificate(Variable::Db)?;
+        if let Err(error) = verify_pe(image, db.to_der()) {
+            bail!(Refused(format!(
+                "{} is not signed with this site's Secure Boot key (db), so no host would start it: {}",
+                part.file(),
+                output::chain(&error.into())
+            )));
+        }
+        starts(part, image, root_hash)
+    }
+
     fn read(&self, name: &str) -> Result<Vec<u8>> {
         let path = self.directory.join(name);
         read_bounded(&path, MAX_FILE).with_context(|| format!("reading {}", path.display()))
     }
+}
+
+/// Whether a boot image, signed or not, starts this root file system. A part that is no boot image passes.
+///
+/// # Errors
+/// [`Refused`] when it starts another one, or says nothing.
+pub fn starts(part: Part, image: &[u8], root_hash: &Sha256) -> Result<()> {
+    let Some(section) = part.command_line() else {
+        return Ok(());
+    };
+    let content = pe_section(Cursor::new(image), section, MAX_COMMAND_LINE)
+        .map_err(|error| Refused(format!("{}: {}", part.file(), output::chain(&error.into()))))?
+        .unwrap_or_default();
+    let wanted = format!("{ROOT_HASH_PARAMETER}={root_hash}");
+    let text = String::from_utf8_lossy(&content);
+    // Of two the kernel would take one, and a reader the other.
+    let mut named = text
+        .split(|c: char| c.is_whitespace() || c == '\0')
+        .filter(|word| word.starts_with(ROOT_HASH_PARAMETER));
+    if named.next() == Some(&wanted) && named.next().is_none() {
+        return Ok(());
+    }
+    bail!(Refused(format!(
+        "{} does not start the root file system that it is released with ({:.16}…)",
+        part.file(),
+        root_hash.to_string()
+    )))
 }
 
 pub(super) fn certificate_file(variable: Variable) -> String {

@@ -10,8 +10,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::OnceLock;
+use std::time::Duration;
 
-use chrono::Duration;
 use serde_json::Value;
 use signing::clock::now;
 use signing::digest::{Hasher, Sha256};
@@ -300,7 +300,7 @@ pub fn make_site(directory: &Path, name: &str) -> PathBuf {
         name: "Test".into(),
         keys: 3,
         threshold: 2,
-        root_expires: now() + Duration::days(700),
+        root_expires: now() + Duration::from_secs(700 * 86_400),
     };
     let site = signing::site::init(&plan, &passphrase(), now(), &mut |_| ()).unwrap();
     site.directory().to_path_buf()

@@ -251,6 +251,27 @@ pub fn signed(shop: &Workshop, build: &Path, site: &Path) -> Result<()> {
 /// # Errors
 /// When a command fails.
 pub fn publish(shop: &Workshop, after: Option<&str>, build: &Path, repository: &Path, more: &[&str]) -> Result<()> {
+    continued(shop, after, repository)?;
+    shop.program("bastide-repo")
+        .arg("publish")
+        .arg("--repo")
+        .arg(repository)
+        .arg("--release")
+        .arg(build)
+        .arg("--site")
+        .arg(shop.site())
+        .arg("--passphrase-file")
+        .arg(shop.passphrase())
+        .args(more)
+        .run()?;
+    Ok(())
+}
+
+/// Makes place for a repository that continues the one of `after`.
+///
+/// # Errors
+/// When files cannot be made.
+pub fn continued(shop: &Workshop, after: Option<&str>, repository: &Path) -> Result<()> {
     if repository.exists() {
         fs::remove_dir_all(repository)?;
     }
@@ -265,18 +286,6 @@ pub fn publish(shop: &Workshop, after: Option<&str>, build: &Path, repository: &
             .arg(repository)
             .run()?;
     }
-    shop.program("bastide-repo")
-        .arg("publish")
-        .arg("--repo")
-        .arg(repository)
-        .arg("--release")
-        .arg(build)
-        .arg("--site")
-        .arg(shop.site())
-        .arg("--passphrase-file")
-        .arg(shop.passphrase())
-        .args(more)
-        .run()?;
     Ok(())
 }
 

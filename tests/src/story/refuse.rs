@@ -59,13 +59,15 @@ pub fn before_update(shop: &Workshop, ledger: &Ledger) -> Result<()> {
         tamper::unsigned_timestamp(&good, &shop.bundle("unsigned"))?;
         tamper::root_below_threshold(&good, &shop.bundle("root"), &shop.site(), &shop.passphrase())?;
         let repository = shop.at("repository/expired");
-        let expired = ["--expires", "2026-01-01T00:00:00Z"];
+        let expired = ["--expires", "2026-01-01T00:00:00Z", "--allow-expired"];
         build::publish(shop, PATCHED.after, &shop.build(PATCHED.version), &repository, &expired)?;
         build::export(shop, &repository, &shop.bundle("expired"))?;
         let foreign = shop.at("build/foreign");
-        tamper::foreign_boot_image(shop, &shop.build(BROKEN.version), &foreign)?;
+        let honest = shop.build(BROKEN.version);
+        tamper::foreign_boot_image(&honest, &foreign, &shop.at("stranger"), &shop.passphrase())?;
         let repository = shop.at("repository/foreign");
-        build::publish(shop, BROKEN.after, &foreign, &repository, &[])?;
+        build::continued(shop, BROKEN.after, &repository)?;
+        tamper::published_by_an_insider(&repository, &foreign, &shop.site(), &shop.passphrase())?;
         build::export(shop, &repository, &shop.bundle("foreign"))?;
         Ok(format!("{} bundles, each by its recipe", FORGED.len()))
     })?;
