@@ -9,12 +9,13 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, anyhow};
 use chrono::{DateTime, Utc};
 use clap::{Args, Parser, Subcommand};
-use signing::output::{self, Exit};
+use signing::output::{self, Exit, Usage};
 use signing::{clock, durable};
 
 use crate::facts::{Facts, Live, Recorded, Recorder};
 use crate::profile::{Area, Check, Profile};
-use crate::report::{Report, Subject, byhand, html, text};
+use crate::report::byhand::{self, Names};
+use crate::report::{Report, Subject, html, text};
 use crate::trace::release::Question;
 use crate::trace::trust::Trust;
 use crate::trace::{bundle, host, iso, repository};
@@ -97,7 +98,7 @@ struct Reports {
     /// Write the report as JSON to this file, or to standard output with `-`
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     json: Option<PathBuf>,
-    /// Write the report as one self-contained HTML page to this file
+    /// Write the report as one self-contained HTML page to this file, or to standard output with `-`
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// Judge freshness as of this time instead of now (RFC 3339)
@@ -161,6 +162,36 @@ enum ProfileCommand {
     },
 }
 
+impl Cli {
+    /// Whether the answer is to be JSON on standard output.
+    #[must_use]
+    pub fn answers_json(&self) -> bool {
+        match &self.command {
+            Command::Iso(medium) | Command::Repo(medium) | Command::Bundle(medium) => medium.reports.to_stdout().0,
+            Command::Host(args) => args.reports.to_stdout().0,
+            Command::Profile(ProfileCommand::List { json, .. } | ProfileCommand::Explain { json, .. }) => *json,
+        }
+    }
+}
+
+impl Reports {
+    /// Whether JSON, and whether the page, goes to standard output.
+    fn to_stdout(&self) -> (bool, bool) {
+        let dash = |path: &Option<PathBuf>| path.as_deref() == Some(Path::new("-"));
+        (dash(&self.json), dash(&self.html))
+    }
+
+    fn check(&self) -> Result<()> {
+        match self.to_stdout() {
+            (true, true) => Err(Usage(
+                "both --json and --html go to standard output: name a file for one of them".to_owned(),
+            )
+            .into()),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Runs a command and gives its exit code.
 ///
 /// # Errors
@@ -169,15 +200,17 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Iso(medium) => {
             let mut subject = Subject::new("iso", medium.file.display().to_string());
-            let audit = |question: Question<'_>| iso::iso(&medium.file, question, &mut subject);
+            let audit = |question: Question<'_>| Ok(iso::iso(&medium.file, question, &mut subject)?);
             let (audited, trust, at) = ask(&medium, false, audit)?;
-            finish(Report::new(subject, at, audited.sections), &trust, &medium.reports)
+            let report = Report::new(subject, at, audited.sections);
+            finish(report, &trust, &medium.file, &audited.versions, &medium.reports)
         }
         Command::Repo(medium) => {
             let (audited, trust, at) = ask(&medium, true, |question| repository::repository(&medium.file, question))?;
             let mut subject = Subject::new("repository", medium.file.display().to_string());
             subject.fact("releases", audited.versions.join(", "));
-            finish(Report::new(subject, at, audited.sections), &trust, &medium.reports)
+            let report = Report::new(subject, at, audited.sections);
+            finish(report, &trust, &medium.file, &audited.versions, &medium.reports)
         }
         Command::Bundle(medium) => {
             let length = fs::metadata(&medium.file)
@@ -187,7 +220,8 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
             let mut subject = Subject::new("bundle", medium.file.display().to_string());
             subject.fact("size", crate::trace::bytes(length));
             subject.fact("releases", audited.versions.join(", "));
-            finish(Report::new(subject, at, audited.sections), &trust, &medium.reports)
+            let report = Report::new(subject, at, audited.sections);
+            finish(report, &trust, &medium.file, &audited.versions, &medium.reports)
         }
         Command::Host(args) => run_host(&args),
         Command::Profile(command) => profile(command),
@@ -197,8 +231,9 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
 fn ask<T>(
     medium: &Medium,
     complete: bool,
-    audit: impl FnOnce(Question<'_>) -> io::Result<T>,
+    audit: impl FnOnce(Question<'_>) -> Result<T>,
 ) -> Result<(T, Trust, DateTime<Utc>)> {
+    medium.reports.check()?;
     let trust = Trust::open(medium.trust.as_deref().unwrap_or(Path::new(TRUST)))?;
     let now = medium.reports.at.unwrap_or_else(clock::now);
     let audited = audit(Question {
@@ -212,6 +247,7 @@ fn ask<T>(
 }
 
 fn run_host(args: &HostArgs) -> Result<ExitCode> {
+    args.reports.check()?;
     let profile = Profile::shipped(&args.profile)?;
     let trust = Trust::open(args.trust.as_deref().unwrap_or(Path::new(TRUST)))?;
     let now = args.reports.at.unwrap_or_else(clock::now);
@@ -247,20 +283,30 @@ fn run_host(args: &HostArgs) -> Result<ExitCode> {
         }
         (None, None) => audit(&Live::default()),
     };
-    finish(report, &trust, &args.reports)
+    finish(report, &trust, Path::new(""), &[], &args.reports)
 }
 
-fn finish(mut report: Report, trust: &Trust, reports: &Reports) -> Result<ExitCode> {
+fn finish(mut report: Report, trust: &Trust, file: &Path, versions: &[String], reports: &Reports) -> Result<ExitCode> {
     for (label, value) in trust.anchors() {
         report.subject.fact(label, value);
     }
-    byhand::add(&mut report);
-    if let Some(path) = &reports.html {
+    // Whoever repeats it stands elsewhere.
+    let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let names = Names {
+        file: &whole(file),
+        trust: &whole(trust.directory()),
+        versions,
+    };
+    byhand::add(&mut report, &names);
+    let (json, page) = reports.to_stdout();
+    if page {
+        output::line(html::page(&report).trim_end())?;
+    } else if let Some(path) = &reports.html {
         durable::write(path, html::page(&report).as_bytes())
             .with_context(|| format!("cannot write the report to {}", path.display()))?;
     }
     match &reports.json {
-        Some(path) if path.as_os_str() == "-" => output::json(&report)?,
+        Some(_) if json => output::json(&report)?,
         Some(path) => {
             let mut bytes = serde_json::to_vec_pretty(&report)?;
             bytes.push(b'\n');
@@ -268,7 +314,7 @@ fn finish(mut report: Report, trust: &Trust, reports: &Reports) -> Result<ExitCo
         }
         None => {}
     }
-    if reports.json.as_deref() != Some(Path::new("-")) {
+    if !json && !page {
         text::write(&report, &mut io::stdout().lock())?;
     }
     Ok(ExitCode::from(match report.outcome {
@@ -288,7 +334,7 @@ fn profile(command: ProfileCommand) -> Result<ExitCode> {
                     .iter()
                     .map(|p| serde_json::json!({ "name": p.name, "title": p.title, "about": p.about, "checks": p.checks.len() }))
                     .collect();
-                writeln!(out, "{}", serde_json::to_string_pretty(&list)?)?;
+                output::json(&list)?;
             } else {
                 for profile in profiles {
                     writeln!(
@@ -305,12 +351,13 @@ fn profile(command: ProfileCommand) -> Result<ExitCode> {
             let profile = Profile::shipped(&name)?;
             if json {
                 let list: Vec<_> = profile.checks.iter().map(described).collect();
-                writeln!(out, "{}", serde_json::to_string_pretty(&list)?)?;
+                output::json(&list)?;
             } else {
                 for area in Area::ALL {
                     writeln!(out, "{}", area.title())?;
                     for check in profile.checks.iter().filter(|check| check.area == area) {
-                        writeln!(out, "  {:<12} {}", check.id, check.title)?;
+                        let first = format!("  {:<12} ", check.id);
+                        writeln!(out, "{}", text::fold(&first, first.len(), &check.title))?;
                     }
                 }
             }
@@ -324,14 +371,18 @@ fn profile(command: ProfileCommand) -> Result<ExitCode> {
                 )
             })?;
             if json {
-                writeln!(out, "{}", serde_json::to_string_pretty(&described(check))?)?;
+                output::json(&described(check))?;
                 return Ok(ExitCode::SUCCESS);
             }
-            writeln!(out, "{}: {}", check.id, check.title)?;
-            writeln!(out, "\n  why         {}", check.rationale)?;
-            writeln!(out, "  looks at    {}", check.rule.words())?;
-            writeln!(out, "  remedy      {}", check.remedy)?;
-            writeln!(out, "  references  {}", check.references.join("; "))?;
+            writeln!(out, "{}\n", text::fold(&format!("{}: ", check.id), 4, &check.title))?;
+            for (label, told) in [
+                ("why", check.rationale.as_str()),
+                ("looks at", &check.rule.words()),
+                ("remedy", &check.remedy),
+                ("references", &check.references.join("; ")),
+            ] {
+                writeln!(out, "{}", text::fold(&format!("  {label:<11} "), 14, told))?;
+            }
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -7,8 +7,10 @@ use clap::Parser;
 use hardening::cli::Cli;
 
 fn main() -> ExitCode {
-    match hardening::cli::run(Cli::parse()) {
+    let cli = Cli::parse();
+    let as_json = cli.answers_json();
+    match hardening::cli::run(cli) {
         Ok(code) => code,
-        Err(error) => signing::output::report("bastide-audit", &error),
+        Err(error) => signing::output::report_as("bastide-audit", &error, as_json),
     }
 }

@@ -173,6 +173,95 @@ fn bad_input_is_told_what_to_do() {
     assert!(said.err.contains("no/page.html"), "{}", said.err);
 }
 
+#[test]
+fn who_asked_for_json_is_told_a_failure_in_json() {
+    let directory = tempfile::tempdir().unwrap();
+    let empty = directory.path().to_str().unwrap();
+    let said = audit(["repo", empty, "--trust", &trust(), "--json"]).ends(3);
+    assert_eq!(said.json()["kind"], "refused");
+    let said = audit(["iso", "/nowhere.iso", "--trust", &trust(), "--json", "-"]).ends(1);
+    assert_eq!(
+        (&said.json()["kind"], &said.json()["exit"]),
+        (&"failed".into(), &1.into())
+    );
+    assert!(said.json()["error"].as_str().unwrap().contains("/nowhere.iso"));
+    let said = audit(["profile", "explain", "NO-01", "--json"]).ends(1);
+    assert!(said.json()["error"].as_str().unwrap().contains("NO-01"));
+    // A report that goes to a file leaves standard output to people.
+    let file = directory.path().join("a.json");
+    let said = audit([
+        "iso",
+        "/nowhere.iso",
+        "--trust",
+        &trust(),
+        "--json",
+        file.to_str().unwrap(),
+    ])
+    .ends(1);
+    assert!(said.out.is_empty() && !file.exists());
+}
+
+#[test]
+fn the_page_can_go_to_standard_output_alone() {
+    let bench = bench();
+    let run = |line: &str| Said::of(common::command(PROGRAM, bench.path(), line));
+    let page = run("host --from host --trust trust --html -").ok();
+    assert!(page.starts_with("<!DOCTYPE html>") && page.trim_end().ends_with("</html>"));
+    assert!(!bench.path().join("-").exists());
+    run("host --from host --trust trust --html - --json -").fails(2, &["--html", "--json"]);
+}
+
+/// What is told to be done by hand has the names of what was audited, and holds where it is said to be typed.
+#[test]
+fn the_steps_by_hand_can_be_typed_as_they_are() {
+    let bench = bench();
+    let run = |line: &str| Said::of(common::command(PROGRAM, bench.path(), line));
+    for (line, name) in [("repo repository", "repository/metadata"), ("iso x.iso", "x.iso")] {
+        let report = run(&format!("{line} --trust trust --json -")).json();
+        let text = report["by_hand"].to_string();
+        let place = bench.path().join(name).display().to_string();
+        assert!(text.contains(&place), "{text}");
+        assert!(!text.contains("VERSION") && !text.contains("X."), "{text}");
+        let empty = tempfile::tempdir().unwrap();
+        for step in report["by_hand"].as_array().unwrap() {
+            assert!(step["directory"].as_str().unwrap().contains("one empty directory"));
+            let commands = step["commands"].as_array().unwrap().iter();
+            let script: Vec<&str> = commands.map(|command| command.as_str().unwrap()).collect();
+            // python-tuf is not everywhere, a test's packages are not Debian's, and the keyring of gpg is the user's.
+            if script
+                .iter()
+                .any(|line| line.starts_with("python3") || line.starts_with("gpg"))
+            {
+                continue;
+            }
+            Cmd::new("sh")
+                .args(["-euc", &script.join("\n")])
+                .dir(empty.path())
+                .run()
+                .unwrap();
+        }
+        assert!(empty.path().join("root/etc/version").exists());
+    }
+}
+
+/// Paths and identifiers stay whole; all else fits.
+#[test]
+fn what_is_told_fits_a_terminal() {
+    let bench = bench();
+    let run = |line: &str| Said::of(common::command(PROGRAM, bench.path(), line)).out;
+    let checks = audit(["profile", "list", "base", "--json"]).ends(0).json();
+    let mut told = vec![run("profile list base"), run("repo repository --trust trust")];
+    for check in checks.as_array().unwrap() {
+        told.push(run(&format!("profile explain {}", check["id"].as_str().unwrap())));
+    }
+    fs::write(bench.path().join("repository/targets/stray"), "x").unwrap();
+    told.push(run("repo repository --trust trust --at 2090-01-01T00:00:00Z"));
+    for line in told.iter().flat_map(|text| text.lines()) {
+        let words = line.split_whitespace().count();
+        assert!(line.chars().count() <= 80 || words == 1, "{line}");
+    }
+}
+
 /// A directory in which `repository`, `trust`, a recording `host` and a signed `x.iso` lie.
 fn bench() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
@@ -191,16 +280,8 @@ fn cut_and_foreign_media_fail_and_are_named() {
     let bench = bench();
     let run = |line: &str| Said::of(common::command(PROGRAM, bench.path(), line));
     let whole = fs::read(bench.path().join("x.iso")).unwrap();
-    for cut in [
-        0,
-        512,
-        0x8000,
-        0x8800,
-        whole.len() / 4,
-        whole.len() / 2,
-        whole.len() - 4096,
-    ] {
-        fs::write(bench.path().join("cut.iso"), &whole[..cut]).unwrap();
+    for cut in common::cuts(&whole, 4096) {
+        fs::write(bench.path().join("cut.iso"), cut).unwrap();
         let said = run("iso cut.iso --trust trust --json -").ends(3);
         assert!(!said.failures().is_empty());
     }

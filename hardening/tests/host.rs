@@ -129,7 +129,26 @@ fn a_trust_record_that_was_altered_fails() {
     assert_ends(&report, "running.root", Outcome::CouldNotCheck, "no verified metadata");
     let mut host = good();
     host.text("/usr/share/bastide/trust/root.json", "{}");
-    assert_ends(&audit(&host), "running.trust", Outcome::Fail, "another");
+    assert_ends(&audit(&host), "running.trust", Outcome::Fail, "another root");
+}
+
+#[test]
+fn an_image_that_trusts_another_site_fails() {
+    let other = support::common::other_site().join("trust");
+    let mut host = good();
+    host.image_trust(&other);
+    let report = audit(&host);
+    assert_ends(&report, "running.trust", Outcome::Fail, "another root");
+    assert_ends(&report, "running.trust.others", Outcome::Fail, "db.der is another");
+    let mut host = good();
+    let certificate = fs::read(other.join("release.asc")).unwrap();
+    host.bytes("/usr/share/bastide/trust/release.asc", &certificate);
+    let report = audit(&host);
+    assert_ends(&report, "running.trust", Outcome::Pass, "byte for byte");
+    assert_ends(&report, "running.trust.others", Outcome::Fail, "release.asc is another");
+    let mut host = good();
+    host.forget("list /usr/share/bastide/trust");
+    assert_ends(&audit(&host), "running.trust.others", Outcome::CouldNotCheck, "");
 }
 
 #[test]

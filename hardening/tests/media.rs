@@ -6,83 +6,22 @@
 mod support;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::io::Read;
+use std::path::Path;
 
 use hardening::report::{Report, Subject};
 use hardening::trace::release::Question;
 use hardening::trace::trust::Trust;
-use hardening::trace::{bundle, iso, repository};
-use hardening::verdict::{Outcome, Verdict};
+use hardening::trace::{bundle, repository};
+use hardening::verdict::Outcome;
 use offline_repo::export::{Selection, export};
 use offline_repo::repository::Repository;
-use offline_repo::upstream::Policy;
 use signing::clock::now;
 use signing::release::Part;
 use support::common;
 use support::medium::Recipe;
+use support::world::{World, assert_fails, assert_pass};
 use support::{Tamper, bad, part};
-
-/// A repository of one release.
-struct World {
-    directory: tempfile::TempDir,
-}
-
-impl World {
-    fn new(tamper: Tamper) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        if tamper == Tamper::None {
-            support::copy(&support::honest(), &directory.path().join("repository"));
-        } else {
-            support::repository(directory.path(), tamper);
-        }
-        Self { directory }
-    }
-
-    fn repository(&self) -> PathBuf {
-        self.directory.path().join("repository")
-    }
-
-    fn ask<T>(&self, complete: bool, audit: impl FnOnce(Question<'_>) -> T) -> T {
-        let trust = Trust::open(&support::trust()).unwrap();
-        let policy: Policy = support::upstream().policy();
-        audit(Question {
-            trust: &trust,
-            now: now(),
-            complete,
-            upstream: Some(&policy),
-        })
-    }
-
-    fn audit_repository(&self) -> Report {
-        let audited = self.ask(true, |question| {
-            repository::repository(&self.repository(), question).unwrap()
-        });
-        Report::new(Subject::new("repository", "test"), now(), audited.sections)
-    }
-
-    fn audit_iso(&self, recipe: &Recipe<'_>) -> Report {
-        self.audit_iso_file(&support::medium::iso(self.directory.path(), &self.repository(), recipe))
-    }
-
-    fn audit_iso_file(&self, path: &Path) -> Report {
-        let mut subject = Subject::new("iso", "test");
-        let audited = self.ask(false, |question| iso::iso(path, question, &mut subject).unwrap());
-        Report::new(subject, now(), audited.sections)
-    }
-}
-
-fn assert_pass(report: &Report) {
-    assert_eq!(report.outcome, Outcome::Pass, "{}", bad(report));
-}
-
-/// Asserts that the finding of this identifier failed, with this in its text.
-fn assert_fails(report: &Report, id: &str, text: &str) {
-    assert_eq!(report.outcome, Outcome::Fail, "{}", bad(report));
-    let hit = report.findings(Outcome::Fail).into_iter().any(|(_, finding)| {
-        finding.id == id && matches!(&finding.verdict, Some(Verdict::Fail(why)) if why.contains(text))
-    });
-    assert!(hit, "no failed {id} with {text:?}:\n{}", bad(report));
-}
 
 #[test]
 fn a_repository_as_published_passes() {
@@ -463,6 +402,9 @@ fn a_bundle_passes_and_its_tampered_copies_fail() {
     };
     assert_pass(&audit(&place));
     let whole = fs::read(&place).unwrap();
+    let stray = world.directory.path().join("stray.bundle");
+    fs::write(&stray, with_stray(&whole)).unwrap();
+    assert_fails(&audit(&stray), "file.metadata.9.host.json", "5 bytes");
     // Wherever a bit is flipped, something fails and nothing panics.
     for at in (0..whole.len()).step_by(whole.len() / 40) {
         let mut bytes = whole.clone();
@@ -477,4 +419,27 @@ fn a_bundle_passes_and_its_tampered_copies_fail() {
             bad(&report)
         );
     }
+}
+
+/// A bundle with one more metadata file, where metadata has its place.
+fn with_stray(bundle: &[u8]) -> Vec<u8> {
+    let mut out = tar::Builder::new(Vec::new());
+    let mut done = false;
+    for entry in tar::Archive::new(bundle).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let header = entry.header().clone();
+        if !done && entry.path().unwrap().starts_with("targets") {
+            let mut stray = tar::Header::new_ustar();
+            stray.set_path("metadata/9.host.json").unwrap();
+            stray.set_mode(0o644);
+            stray.set_size(5);
+            stray.set_cksum();
+            out.append(&stray, &b"stray"[..]).unwrap();
+            done = true;
+        }
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).unwrap();
+        out.append(&header, &bytes[..]).unwrap();
+    }
+    out.into_inner().unwrap()
 }

@@ -311,16 +311,8 @@ fn a_medium_is_made_signed_and_looked_into() {
 
     // What is cut or foreign is named, and never a panic.
     let whole = fs::read(bench.at("new.iso")).unwrap();
-    for cut in [
-        0,
-        512,
-        0x8000,
-        0x8800,
-        whole.len() / 4,
-        whole.len() / 2,
-        whole.len() - (1 << 20),
-    ] {
-        fs::write(bench.at("cut.iso"), &whole[..cut]).unwrap();
+    for cut in common::cuts(&whole, 1 << 20) {
+        fs::write(bench.at("cut.iso"), cut).unwrap();
         bench.run("inspect cut.iso").fails(1, &["ISO"]);
     }
     let mut foreign = whole;

@@ -124,6 +124,12 @@ impl<R: Read + Seek> BundleSource<R> {
             .collect()
     }
 
+    /// The length of a metadata file.
+    #[must_use]
+    pub fn metadata_size(&self, name: &str) -> Option<u64> {
+        self.tar.member(&format!("metadata/{name}")).map(|member| member.size)
+    }
+
     /// The length of a target as it is carried, compressed.
     #[must_use]
     pub fn carried_size(&self, path: &str) -> Option<u64> {

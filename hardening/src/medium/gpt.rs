@@ -139,7 +139,7 @@ pub fn first_good<D: Read + Seek>(disk: &mut D, sector: u64, size: u64) -> io::R
                 return Ok(Some(there.filter_map(|entry| entry.partition(sector)).collect()));
             }
             Err(MediumError::Io(error)) => return Err(error),
-            Err(MediumError::Malformed(_) | MediumError::Tool(_)) => {}
+            Err(MediumError::Malformed(_) | MediumError::Tool(_) | MediumError::Unknown(_)) => {}
         }
     }
     Ok(None)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Reads what an image holds without mounting it: partition table, boot catalogue, ISO 9660 trees, the ESP, the squashfs.
+//! Reads what an image holds without mounting it: partition table, boot catalogue, ISO 9660 trees, the ESP, the squashfs,
+//! the root file system.
 //!
 //! The attacks: lengths and positions that point outside the image or are huge; directories that contain themselves;
 //! endless lists; a second tree, a second partition or a second boot image that a different reader would take. The defence:
@@ -8,6 +9,7 @@
 //! those of a compressed file system, `unsquashfs` reads them as an ordinary process, and its output is judged like any
 //! other foreign text. The defence not made: that process is not confined further than its user is.
 
+pub mod erofs;
 pub mod fat;
 pub mod gpt;
 pub mod iso9660;
@@ -47,6 +49,9 @@ pub enum MediumError {
     /// A tool that is needed is missing.
     #[error("{0}")]
     Tool(String),
+    /// It has a form that this program does not know.
+    #[error("{0}")]
+    Unknown(String),
 }
 
 pub(crate) fn malformed(why: impl Into<String>) -> MediumError {
@@ -72,6 +77,19 @@ impl Image {
         let length = file.seek(SeekFrom::End(0))?;
         Ok(Self {
             path: path.to_path_buf(),
+            file,
+            length,
+        })
+    }
+
+    /// An image in a file that has no name.
+    ///
+    /// # Errors
+    /// When its length cannot be told.
+    pub fn nameless(mut file: File) -> io::Result<Self> {
+        let length = file.seek(SeekFrom::End(0))?;
+        Ok(Self {
+            path: PathBuf::new(),
             file,
             length,
         })

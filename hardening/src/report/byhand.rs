@@ -1,84 +1,107 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! How to come to the same verdict without this program, and what the verdict does not say.
 
+use std::path::Path;
+
 use super::{ByHand, Report};
 
+/// The names that the commands have in them.
+#[derive(Debug, Clone, Copy)]
+pub struct Names<'a> {
+    /// What was audited; of a host, nothing.
+    pub file: &'a Path,
+    /// The trust directory.
+    pub trust: &'a Path,
+    /// The releases that are there.
+    pub versions: &'a [String],
+}
+
+/// Where the commands are to be given.
+const HERE: &str = "one empty directory, in which all these steps are done in this order";
+const HOST: &str = "any directory on the host, as root";
+
 /// Adds both to a report.
-pub fn add(report: &mut Report) {
+pub fn add(report: &mut Report, names: &Names<'_>) {
+    let trust = |name: &str| quoted(&names.trust.join(name));
+    let file = quoted(names.file);
     let mut steps = vec![step(
         "The pinned root and its OpenPGP signature",
-        &[
-            "sha256sum trust/root.json",
-            "gpg --import trust/release.asc",
-            "gpg --verify trust/root.json.asc trust/root.json",
+        HERE,
+        vec![
+            format!("sha256sum {}", trust("root.json")),
+            format!("gpg --import {}", trust("release.asc")),
+            format!("gpg --verify {} {}", trust("root.json.asc"), trust("root.json")),
         ],
     )];
+    let digests = "for f in targets/host/*/*; do echo \"$(basename $f | cut -d. -f1)  $f\"; done | sha256sum -c";
     match report.subject.kind.as_str() {
         "iso" => {
-            steps.push(step("The whole image", &["gpg --verify X.iso.asc X.iso"]));
+            let signature = quoted(Path::new(&format!("{}.asc", names.file.display())));
+            steps.push(step(
+                "The whole image",
+                HERE,
+                vec![format!("gpg --verify {signature} {file}")],
+            ));
             steps.push(step(
                 "The files on it",
-                &[
-                    "xorriso -osirrox on -indev X.iso -extract /bastide bastide",
-                    "mv bastide/metadata metadata",
-                    "unsquashfs -d targets bastide/targets.squashfs",
-                    "for f in targets/host/*/*; do echo \"$(basename $f | cut -d. -f1)  $f\"; done | sha256sum -c",
+                HERE,
+                vec![
+                    format!("xorriso -osirrox on -indev {file} -extract /bastide bastide"),
+                    "mv bastide/metadata metadata".to_owned(),
+                    "unsquashfs -d targets bastide/targets.squashfs".to_owned(),
+                    digests.to_owned(),
                 ],
             ));
-            steps.push(boot());
         }
-        "repository" => {
-            steps.push(step(
-                "The digests in the files' names are theirs",
-                &["for f in targets/host/*/*; do echo \"$(basename $f | cut -d. -f1)  $f\"; done | sha256sum -c"],
-            ));
-            steps.push(boot());
-        }
+        "repository" => steps.push(step(
+            "The digests in the files' names are theirs",
+            HERE,
+            vec![
+                format!(
+                    "ln -s {} {} .",
+                    quoted(&names.file.join("metadata")),
+                    quoted(&names.file.join("targets"))
+                ),
+                digests.to_owned(),
+            ],
+        )),
         "bundle" => steps.push(step(
             "The files in it",
-            &[
-                "tar -tvf X.bundle",
-                "tar -xf X.bundle",
-                "unzstd targets/host/*/*.zst",
-                "sha256sum targets/host/*/*",
+            HERE,
+            vec![
+                format!("tar -tvf {file}"),
+                format!("tar -xf {file}"),
+                "unzstd --rm targets/host/*/*.zst".to_owned(),
+                digests.to_owned(),
             ],
         )),
         _ => steps.push(step(
             "What runs",
-            &[
+            HOST,
+            [
                 "cat /proc/cmdline",
                 "dmsetup table --target verity",
                 "sha256sum /boot/efi/EFI/bastide/*.efi",
                 "mokutil --sb-state; efi-readvar -v db",
+                "sha256sum /usr/share/bastide/trust/*",
                 "find /state/overlay/etc -type f",
-            ],
+            ]
+            .map(str::to_owned)
+            .to_vec(),
         )),
     }
     if report.subject.kind != "host" {
         steps.push(step(
-            "The metadata's signatures and every target, with TUF's reference implementation (python-tuf, in the directory that holds \
-             metadata and targets)",
-            &[
-                "python3 -m http.server --bind 127.0.0.1 8000 &",
-                "mkdir store got",
-                "python3 -c '",
-                "from tuf.ngclient import Updater",
-                "root = open(\"trust/root.json\", \"rb\").read()",
-                "at = \"http://127.0.0.1:8000/\"",
-                "u = Updater(\"store\", at + \"metadata/\", \"got\", at + \"targets/\", bootstrap=root)",
-                "u.refresh()",
-                "print(u.download_target(u.get_targetinfo(\"host/VERSION/xen.efi\")))'",
+            "Secure Boot signatures",
+            HERE,
+            vec![
+                format!("openssl x509 -inform DER -in {} -out db.pem", trust("db.der")),
+                "for f in targets/host/*/*.efi; do sbverify --cert db.pem $f; done".to_owned(),
             ],
         ));
-        steps.push(step(
-            "The packages are upstream's",
-            &[
-                "tar -xf targets/host/VERSION/*.upstream.tar",
-                "gpgv --keyring /usr/share/keyrings/debian-archive-keyring.gpg upstream/trixie/InRelease",
-                "sha256sum upstream/trixie/*_Packages.xz   # named in InRelease",
-                "xzcat upstream/trixie/main_binary-amd64_Packages.xz | grep -A 40 '^Package: xen-utils-4.20$' | grep -m 1 ^SHA256",
-            ],
-        ));
+        if let Some(version) = names.versions.last() {
+            of_release(version, names.trust, &mut steps);
+        }
     }
     report.by_hand = steps;
     let mut limits = vec![
@@ -100,19 +123,72 @@ pub fn add(report: &mut Report) {
     report.limits = limits.into_iter().map(str::to_owned).collect();
 }
 
-fn boot() -> ByHand {
-    step(
-        "Secure Boot signatures",
-        &[
-            "openssl x509 -inform DER -in trust/db.der -out db.pem",
-            "for f in targets/host/*/*.efi; do sbverify --cert db.pem $f; done",
+/// What is asked of one release: the newest that is there.
+fn of_release(version: &str, trust: &Path, steps: &mut Vec<ByHand>) {
+    steps.push(step(
+        "The image trusts whom the auditor trusts",
+        HERE,
+        vec![
+            format!("fsck.erofs --extract=root targets/host/{version}/*.root.erofs"),
+            format!("diff -r {} root/usr/share/bastide/trust", quoted(trust)),
         ],
-    )
+    ));
+    steps.push(step(
+        "The metadata's signatures and every target, with TUF's reference implementation (python-tuf)",
+        HERE,
+        vec![
+            format!("cp {} root.json", quoted(&trust.join("root.json"))),
+            "python3 -m http.server --bind 127.0.0.1 8000 &".to_owned(),
+            "mkdir store got".to_owned(),
+            "python3 -c '".to_owned(),
+            "from tuf.ngclient import Updater".to_owned(),
+            "root = open(\"root.json\", \"rb\").read()".to_owned(),
+            "at = \"http://127.0.0.1:8000/\"".to_owned(),
+            "u = Updater(\"store\", at + \"metadata/\", \"got\", at + \"targets/\", bootstrap=root)".to_owned(),
+            "u.refresh()".to_owned(),
+            format!("print(u.download_target(u.get_targetinfo(\"host/{version}/xen.efi\")))'"),
+        ],
+    ));
+    steps.push(step(
+        "The packages are upstream's",
+        HERE,
+        vec![
+            format!("tar -xf targets/host/{version}/*.upstream.tar"),
+            "gpgv --keyring /usr/share/keyrings/debian-archive-keyring.gpg upstream/trixie/InRelease".to_owned(),
+            "sha256sum upstream/trixie/*_Packages.xz   # named in InRelease".to_owned(),
+            "xzcat upstream/trixie/main_binary-amd64_Packages.xz | grep -A 40 '^Package: xen-utils-4.20$' | grep -m 1 ^SHA256"
+                .to_owned(),
+        ],
+    ));
 }
 
-fn step(proves: &str, commands: &[&str]) -> ByHand {
+fn step(proves: &str, directory: &str, commands: Vec<String>) -> ByHand {
     ByHand {
         proves: proves.to_owned(),
-        commands: commands.iter().map(|&command| command.to_owned()).collect(),
+        directory: directory.to_owned(),
+        commands,
+    }
+}
+
+/// A path as a shell takes it for one word.
+fn quoted(path: &Path) -> String {
+    let path = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
+    if !path.is_empty() && path.chars().all(plain) {
+        path
+    } else {
+        format!("'{}'", path.replace('\'', "'\\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_one_word_of_the_shell() {
+        assert_eq!(quoted(Path::new("/a/b-1.0.iso")), "/a/b-1.0.iso");
+        assert_eq!(quoted(Path::new("/a b/$(c)")), "'/a b/$(c)'");
+        assert_eq!(quoted(Path::new("it's")), "'it'\\''s'");
     }
 }

@@ -293,8 +293,9 @@ impl Page {
         for step in &report.by_hand {
             put!(
                 self,
-                "<li><h3>{}</h3>\n<pre>{}</pre></li>",
+                "<li><h3>{}</h3>\n<p>In {}:</p>\n<pre>{}</pre></li>",
                 escape(&step.proves),
+                escape(&step.directory),
                 step.commands
                     .iter()
                     .map(|line| escape(line))

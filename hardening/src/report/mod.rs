@@ -245,6 +245,9 @@ impl Subject {
 pub struct ByHand {
     /// What it proves.
     pub proves: String,
+    /// In which directory.
+    #[serde(default)]
+    pub directory: String,
     /// What to type.
     pub commands: Vec<String>,
 }

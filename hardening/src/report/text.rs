@@ -6,6 +6,34 @@ use std::io::{self, Write};
 use super::{Finding, Report, plain};
 use crate::verdict::Outcome;
 
+/// The width that a terminal has at least.
+const WIDTH: usize = 80;
+
+/// A text in lines of at most 80 columns, broken between words; the first begins with `first`, the others with `indent`
+/// blanks. A word that is too long for a line, such as a path, is not broken: it is there to be copied.
+#[must_use]
+pub fn fold(first: &str, indent: usize, text: &str) -> String {
+    let mut folded = first.to_owned();
+    let mut column = first.chars().count();
+    let mut empty = true;
+    for word in text.split_whitespace() {
+        let length = word.chars().count();
+        if !empty && column + 1 + length > WIDTH {
+            folded += &format!("\n{:indent$}", "");
+            column = indent;
+            empty = true;
+        }
+        if !empty {
+            folded.push(' ');
+            column += 1;
+        }
+        folded += word;
+        column += length;
+        empty = false;
+    }
+    folded
+}
+
 /// Writes the report's summary.
 ///
 /// # Errors
@@ -18,16 +46,12 @@ pub fn write(report: &Report, to: &mut dyn Write) -> io::Result<()> {
     )?;
     for section in &report.sections {
         let counts = section.counts;
-        writeln!(
-            to,
-            "  {:<15} {} ({} pass, {} fail, {} could not check, {} not applicable)",
-            counts.outcome().word(),
-            section.title,
-            counts.pass,
-            counts.fail,
-            counts.could_not_check,
-            counts.not_applicable
-        )?;
+        let first = format!("  {:<15} ", counts.outcome().word());
+        let text = format!(
+            "{} ({} pass, {} fail, {} could not check, {} not applicable)",
+            section.title, counts.pass, counts.fail, counts.could_not_check, counts.not_applicable
+        );
+        writeln!(to, "{}", fold(&first, first.len(), &text))?;
     }
     for outcome in [Outcome::Fail, Outcome::CouldNotCheck] {
         for (_, finding) in report.findings(outcome) {
@@ -39,16 +63,29 @@ pub fn write(report: &Report, to: &mut dyn Write) -> io::Result<()> {
 
 fn line(finding: &Finding, outcome: Outcome, to: &mut dyn Write) -> io::Result<()> {
     let detail = plain(finding.verdict.as_ref().map_or("", |verdict| verdict.detail()));
-    writeln!(
-        to,
-        "{outcome}: {} [{}]: {detail}",
-        plain(&finding.title),
-        plain(&finding.id)
-    )?;
+    let text = format!("{} [{}]: {detail}", plain(&finding.title), plain(&finding.id));
+    writeln!(to, "{}", fold(&format!("{outcome}: "), 4, &text))?;
     if outcome == Outcome::Fail
         && let Some(guidance) = &finding.guidance
     {
-        writeln!(to, "    remedy: {}", guidance.remedy)?;
+        writeln!(to, "{}", fold("    remedy: ", 12, &guidance.remedy))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_break_between_words_and_long_words_stay_whole() {
+        let word = "w".repeat(30);
+        let text = format!("{word} {word} {word} {}", "x".repeat(90));
+        let folded = fold("  why   ", 8, &text);
+        let lines: Vec<&str> = folded.lines().collect();
+        assert_eq!(lines[0], format!("  why   {word} {word}"));
+        assert_eq!(lines[1], format!("        {word}"));
+        assert_eq!(lines[2].trim(), "x".repeat(90));
+        assert_eq!(fold("a: ", 4, ""), "a: ");
+    }
 }

@@ -22,17 +22,13 @@ pub fn bundle(path: &Path, question: Question<'_>) -> Audited {
                 "The archive and what it says of itself.",
                 vec![finding],
             );
-            return Audited {
-                sections: vec![section],
-                targets: Default::default(),
-                installers: Vec::new(),
-                versions: Vec::new(),
-            };
+            return Audited::stopped(section);
         }
     };
     let mut inventory = Inventory::default();
     for name in source.metadata_names().map(str::to_owned).collect::<Vec<_>>() {
-        inventory.metadata.push(Held { name, length: 0 });
+        let length = source.metadata_size(&name).unwrap_or(0);
+        inventory.metadata.push(Held { name, length });
     }
     for name in source.target_paths() {
         let length = source.carried_size(&name).unwrap_or(0);

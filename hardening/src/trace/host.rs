@@ -5,10 +5,13 @@ use chrono::{DateTime, Utc};
 use signing::digest::{Sha256, read_to_limit};
 use signing::release::{Custom, Part};
 use signing::secureboot::{Certificate, SignatureList};
-use signing::tuf::{Source, SourceError, VerifiedTarget};
+use signing::tuf::VerifiedTarget;
+use signing::tuf::trail::TrailFile;
 
+use super::baked;
+use super::stored::Stored;
 use super::trust::Trust;
-use super::tuf::follow;
+use super::tuf::{Roots, follow};
 use crate::check::{drift, running_root_hash};
 use crate::facts::{Facts, Kind, Known, Unknown, Walk};
 use crate::profile::Profile;
@@ -28,80 +31,18 @@ const DATABASES: [(&str, &str, &str); 3] = [
     ("db", "db.der", "d719b2cb-3d3a-4596-a3bc-dad00e67656f"),
 ];
 
-/// A host's datastore as a repository, so that the client verifies it again from the pinned root.
-struct Stored<'a> {
-    facts: &'a dyn Facts,
-    names: Vec<String>,
-}
-
-impl Stored<'_> {
-    fn file(&self, name: &str) -> Result<Option<Vec<u8>>, SourceError> {
-        let path = format!("{DATASTORE}/{name}");
-        self.facts.read(&path).map_err(|Unknown(why)| SourceError::Io {
-            name: path,
-            source: std::io::Error::other(why),
-        })
-    }
-
-    /// The datastore keeps timestamp and snapshot under names that say which keys they were trusted with.
-    fn online(&self, role: &str) -> Result<Option<Vec<u8>>, SourceError> {
-        match self
-            .names
-            .iter()
-            .find(|name| name.starts_with(&format!("{role}.")) && name.ends_with(".json"))
-        {
-            Some(name) => self.file(name),
-            None => Ok(None),
-        }
-    }
-}
-
-impl Source for Stored<'_> {
-    fn metadata(&mut self, name: &str, max: u64) -> Result<Option<Vec<u8>>, SourceError> {
-        let (version, role) = match name.strip_suffix(".json").and_then(|name| name.split_once('.')) {
-            Some((version, role)) => (version, role),
-            None => ("", name.trim_end_matches(".json")),
-        };
-        let bytes = match role {
-            // Only the newest root is kept. It stands for its own version; whether that follows from the pinned one, the
-            // client judges.
-            "root" => self
-                .file("root.json")?
-                .filter(|bytes| version_of(bytes).is_some_and(|kept| kept.to_string() == version)),
-            "timestamp" | "snapshot" => self.online(role)?,
-            "targets" => self.file("targets.json")?,
-            role => self.file(&format!("role.{role}.json"))?,
-        };
-        let Some(bytes) = bytes else { return Ok(None) };
-        read_to_limit(&mut &bytes[..], max)
-            .map(Some)
-            .map_err(|_| SourceError::TooLong {
-                name: name.to_owned(),
-                limit: max,
-            })
-    }
-
-    fn target(&mut self, _: &str) -> Result<Option<Box<dyn std::io::Read + '_>>, SourceError> {
-        Ok(None)
-    }
-}
-
-fn version_of(metadata: &[u8]) -> Option<u64> {
-    serde_json::from_slice::<serde_json::Value>(metadata)
-        .ok()?
-        .get("signed")?
-        .get("version")?
-        .as_u64()
-}
-
 /// Audits the host that `facts` shows.
 #[must_use]
 pub fn host(facts: &dyn Facts, profile: &Profile, trust: &Trust, now: DateTime<Utc>) -> Vec<Section> {
     let mut sections = vec![trust.section(now)];
     let names = facts.list(DATASTORE);
     let stored = Stored {
-        facts,
         names: names.clone().ok().flatten().unwrap_or_default(),
+        read: &|name| {
+            let found = facts.read(&format!("{DATASTORE}/{name}"));
+            found.map_err(|Unknown(why)| why)
+        },
+        roots: &Roots::new(),
     };
     let followed = follow(stored, &trust.root);
     let mut leaves = |role: &str| {
@@ -132,19 +73,12 @@ pub fn host(facts: &dyn Facts, profile: &Profile, trust: &Trust, now: DateTime<U
         "The metadata that the host recorded when it was installed or updated, verified again from the auditor's pinned root.",
         signatures,
     ));
-    let findings = vec![
-        check(
-            "running.root",
-            "The running root file system is a signed release",
-            running(facts, &followed.targets),
-        ),
-        check(
-            "running.trust",
-            "The image trusts the same root as the auditor",
-            same_trust(facts, trust),
-        ),
-    ];
-    let mut findings: Vec<Finding> = findings;
+    let mut findings = vec![check(
+        "running.root",
+        "The running root file system is a signed release",
+        running(facts, &followed.targets),
+    )];
+    findings.extend(image_trust(facts, trust, &followed.trail.files));
     findings.extend(firmware(facts, trust));
     findings.extend(esp(facts, trust, &followed.targets));
     sections.push(Section::new(
@@ -204,16 +138,16 @@ fn running(facts: &dyn Facts, targets: &[VerifiedTarget]) -> Known<Verdict> {
     })
 }
 
-fn same_trust(facts: &dyn Facts, trust: &Trust) -> Known<Verdict> {
-    let path = format!("{TRUST}/root.json");
-    Ok(match facts.read(&path)? {
-        Some(bytes) if bytes == trust.root => Verdict::Pass(format!("{path} is byte for byte the auditor's root.json")),
-        Some(bytes) => Verdict::Fail(format!(
-            "{path} has sha256 {}, the auditor's root.json another",
-            Sha256::of(&bytes)
-        )),
-        None => Verdict::Fail(format!("{path} is not there")),
-    })
+/// The trust directory of the image that runs. Where its root is not the auditor's, the one that follows from it may be.
+fn image_trust(facts: &dyn Facts, trust: &Trust, verified: &[TrailFile]) -> Vec<Finding> {
+    let unknown = |Unknown(why)| Verdict::CouldNotCheck(why);
+    let names = facts.list(TRUST).map(Option::unwrap_or_default).map_err(unknown);
+    let read = |name: &str| facts.read(&format!("{TRUST}/{name}")).map_err(unknown);
+    let follows = |root: &[u8]| {
+        let sha256 = Sha256::of(root);
+        verified.iter().any(|file| file.role == "root" && file.sha256 == sha256)
+    };
+    baked::findings("running.trust", names, &read, &follows, trust)
 }
 
 fn firmware(facts: &dyn Facts, trust: &Trust) -> Vec<Finding> {

@@ -16,11 +16,10 @@ use signing::secureboot;
 use signing::tuf::{Source, SourceError};
 
 use super::release::{Audited, Question, audit, beside};
-use super::{Held, Inventory, bytes, of_error};
+use super::{Held, Inventory, bytes, of_error, of_medium};
 use crate::medium::squashfs::Squashfs;
-use crate::medium::{Extent, Image, MediumError, fat, iso9660};
+use crate::medium::{Extent, Image, fat, iso9660};
 use crate::report::{Finding, Section, Subject};
-use crate::verdict::Verdict;
 
 mod boot;
 
@@ -32,13 +31,6 @@ const SQUASHFS: &str = "bastide/targets.squashfs";
 const METADATA: &str = "bastide/metadata/";
 const LABEL: &str = "BASTIDE";
 const BOOT_IMAGE: u64 = 192 << 20;
-
-fn of_medium(error: &MediumError) -> Verdict {
-    match error {
-        MediumError::Malformed(why) => Verdict::Fail(why.clone()),
-        MediumError::Io(_) | MediumError::Tool(_) => Verdict::CouldNotCheck(error.to_string()),
-    }
-}
 
 /// The repository on an ISO.
 struct IsoSource<'a> {
@@ -109,12 +101,7 @@ pub fn iso(path: &Path, question: Question<'_>, subject: &mut Subject) -> io::Re
         Err(error) => {
             let finding = Finding::new("medium.iso", "The file is an ISO 9660 image", of_medium(&error));
             let section = Section::new("medium", "Medium", "What the medium is.", vec![finding]);
-            return Ok(Audited {
-                sections: vec![section],
-                targets: Default::default(),
-                installers: Vec::new(),
-                versions: Vec::new(),
-            });
+            return Ok(Audited::stopped(section));
         }
     };
     findings.push(if volume.label == LABEL {

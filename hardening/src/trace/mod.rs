@@ -2,15 +2,18 @@
 //! From every file to the key that vouches for it: file → target → role → keys and threshold → pinned root, and every
 //! package → manifest → upstream's index → upstream's signed list → upstream's keys.
 
+mod baked;
 mod boot;
 pub mod bundle;
 mod files;
 pub mod host;
 pub mod iso;
+mod memory;
 mod packages;
 pub mod release;
 pub mod repository;
 mod sbom;
+mod stored;
 pub mod trust;
 mod tuf;
 mod verity;
@@ -21,6 +24,7 @@ use chrono::{DateTime, Utc};
 use signing::output::Refused;
 use signing::tuf::TufError;
 
+use crate::medium::MediumError;
 use crate::verdict::Verdict;
 
 /// A file as a medium holds it.
@@ -63,6 +67,16 @@ pub(crate) fn of_chain(error: &anyhow::Error) -> Verdict {
 /// As [`of_chain`], for a plain error.
 pub(crate) fn of_error(error: impl std::error::Error + Send + Sync + 'static) -> Verdict {
     of_chain(&anyhow::Error::new(error))
+}
+
+/// As [`of_tuf`], for what was read of an image.
+pub(crate) fn of_medium(error: &MediumError) -> Verdict {
+    match error {
+        MediumError::Malformed(why) => Verdict::Fail(why.clone()),
+        MediumError::Io(_) | MediumError::Tool(_) | MediumError::Unknown(_) => {
+            Verdict::CouldNotCheck(error.to_string())
+        }
+    }
 }
 
 /// Days between two moments, in words.

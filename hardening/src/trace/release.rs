@@ -9,13 +9,15 @@ use chrono::{DateTime, Utc};
 use offline_repo::upstream::Policy;
 use signing::digest::{Sha256, read_to_limit};
 use signing::release::{Custom, Part};
+use signing::tuf::trail::TrailFile;
 use signing::tuf::{Client, Source, TufError, VerifiedTarget};
 
 use super::files::{accounting, openpgp, signatures};
 use super::trust::Trust;
-use super::tuf::follow;
+use super::tuf::{Roots, follow, roots};
 use super::verity::{Superblock, Tree};
-use super::{Inventory, boot, bytes, of_tuf, packages, sbom};
+use super::{Inventory, baked, boot, bytes, of_tuf, packages, sbom};
+use crate::medium::Image;
 use crate::report::{Finding, Section};
 use crate::verdict::Verdict;
 
@@ -50,6 +52,7 @@ struct Version {
 }
 
 /// What a repository audit found, and what a medium needs to know of it.
+#[derive(Default)]
 pub struct Audited {
     /// The chapters.
     pub sections: Vec<Section>,
@@ -59,11 +62,26 @@ pub struct Audited {
     pub installers: Vec<(String, Sha256)>,
     /// The releases that are there, whole.
     pub versions: Vec<String>,
+    /// The metadata that was verified.
+    pub(super) verified: Vec<TrailFile>,
+    /// The roots that are there, none of them verified.
+    pub(super) roots: Roots,
+}
+
+impl Audited {
+    /// An audit that ended before anything could be followed.
+    pub(super) fn stopped(section: Section) -> Self {
+        Self {
+            sections: vec![section],
+            ..Self::default()
+        }
+    }
 }
 
 /// Audits a repository, whatever carries it.
 pub fn audit<S: Source>(mut source: S, inventory: &Inventory, question: Question<'_>) -> Audited {
     let signatures = signatures(&mut source, inventory);
+    let roots = roots(&mut source, inventory);
     let mut followed = follow(source, &question.trust.root);
     let mut versions: BTreeMap<String, Version> = BTreeMap::new();
     let mut files: BTreeMap<String, Vec<Finding>> = BTreeMap::new();
@@ -100,7 +118,7 @@ pub fn audit<S: Source>(mut source: S, inventory: &Inventory, question: Question
                 ))
             } else {
                 version.carried = true;
-                take(client, target, custom.as_ref(), version, question.trust)
+                take(client, target, custom.as_ref(), version, (question.trust, &roots))
             };
             files.entry(target.role.clone()).or_default().push(
                 Finding::new(format!("target.{}", target.name), &target.name, verdict)
@@ -162,7 +180,7 @@ pub fn audit<S: Source>(mut source: S, inventory: &Inventory, question: Question
         "boot",
         "Boot chain of each release",
         "Boot images carry the site's Secure Boot signature and name the root file system by its dm-verity hash, which is \
-         computed anew here from the data.",
+         computed anew here from the data; and the image trusts whom the auditor trusts.",
         boot_findings,
     ));
     sections.push(Section::new(
@@ -177,6 +195,8 @@ pub fn audit<S: Source>(mut source: S, inventory: &Inventory, question: Question
         targets: named,
         installers,
         versions: whole,
+        verified: followed.trail.files,
+        roots,
     }
 }
 
@@ -216,7 +236,7 @@ fn take<S: Source>(
     target: &VerifiedTarget,
     custom: Option<&Custom>,
     version: &mut Version,
-    trust: &Trust,
+    (trust, roots): (&Trust, &Roots),
 ) -> Verdict {
     let Some(custom) = custom else {
         return verdict(target, client.fetch(target, &mut io::sink()));
@@ -267,17 +287,26 @@ fn take<S: Source>(
                 Err(error) => Err(error.reason()),
             });
         }
-        Part::Root => match &version.superblock {
-            Some(Ok(superblock)) => {
-                let mut tree = Tree::new(superblock);
-                result = client.fetch(target, &mut tree);
-                version.root = Some(match &result {
-                    Ok(()) => tree.finish(),
-                    Err(error) => Err(error.reason()),
-                });
-            }
-            _ => result = client.fetch(target, &mut io::sink()),
-        },
+        Part::Root => {
+            let superblock = version
+                .superblock
+                .as_ref()
+                .and_then(|superblock| superblock.as_ref().ok());
+            let mut root = RootReader {
+                tree: superblock.map(Tree::new),
+                copy: tempfile::tempfile(),
+            };
+            result = client.fetch(target, &mut root);
+            version.root = root.tree.map(|tree| match &result {
+                Ok(()) => tree.finish(),
+                Err(error) => Err(error.reason()),
+            });
+            let id = format!("boot.{}.trust", custom.version);
+            version.boot.extend(match kept(&result) {
+                None => baked::image(&id, root.copy.and_then(Image::nameless), trust, roots),
+                Some(verdict) => vec![Finding::new(id, "The image's trust directory", verdict)],
+            });
+        }
     }
     verdict(target, result)
 }
@@ -302,6 +331,30 @@ impl Write for Head {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let want = 4096_usize.saturating_sub(self.0.len()).min(bytes.len());
         self.0.extend(&bytes[..want]);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Takes in a root file system: for its hash tree, and as a copy to look into. A copy that fails is no failure of the file.
+struct RootReader {
+    tree: Option<Tree>,
+    copy: io::Result<File>,
+}
+
+impl Write for RootReader {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(tree) = &mut self.tree {
+            tree.write_all(bytes)?;
+        }
+        if let Ok(file) = &mut self.copy
+            && let Err(error) = file.write_all(bytes)
+        {
+            self.copy = Err(error);
+        }
         Ok(bytes.len())
     }
 

@@ -1,32 +1,48 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! A repository in a directory.
+//! A repository in a directory: a publisher's, or a gateway's, which also has a memory.
 
 use std::fs;
 use std::io;
 use std::path::Path;
 
+use anyhow::{Result, anyhow};
+use signing::output::Refused;
 use signing::tuf::DirectorySource;
 
 use super::release::{Audited, Question, audit};
-use super::{Held, Inventory};
+use super::{Held, Inventory, memory};
 use crate::report::{Finding, Section};
 
+/// Where a gateway remembers what it trusted.
+const DATASTORE: &str = "datastore";
 const ENTRIES: usize = 1_000_000;
 
 /// Audits the repository in a directory.
 ///
 /// # Errors
-/// When the directory cannot be listed.
-pub fn repository(directory: &Path, question: Question<'_>) -> io::Result<Audited> {
+/// [`Refused`] when it is no repository at all; else when it cannot be listed.
+pub fn repository(directory: &Path, mut question: Question<'_>) -> Result<Audited> {
+    let entries = sorted(directory)?;
+    if !directory.join("metadata").is_dir() {
+        let why = "it is no repository: it has no directory metadata";
+        return Err(anyhow!(Refused(why.to_owned())));
+    }
+    let mut gateway = false;
     let mut inventory = Inventory::default();
     let mut strange = Vec::new();
-    for entry in sorted(directory)? {
+    for entry in entries {
         let name = entry.file_name().to_string_lossy().into_owned();
         let list = match name.as_str() {
             "metadata" => &mut inventory.metadata,
             "targets" => &mut inventory.targets,
             // Taken by whoever writes the repository; it is empty.
             ".lock" if entry.metadata()?.len() == 0 => continue,
+            DATASTORE if entry.file_type()?.is_dir() => {
+                gateway = true;
+                // Its bundles carried some releases, and it holds those.
+                question.complete = false;
+                continue;
+            }
             _ => {
                 strange.push(name);
                 continue;
@@ -35,6 +51,10 @@ pub fn repository(directory: &Path, question: Question<'_>) -> io::Result<Audite
         files(&entry.path(), "", list, &mut strange, &name)?;
     }
     let mut audited = audit(DirectorySource::below(directory), &inventory, question);
+    if gateway {
+        let memory = memory::section(&directory.join(DATASTORE), &audited, question);
+        audited.sections.push(memory);
+    }
     if !strange.is_empty() {
         let findings = strange.iter().map(|name| {
             Finding::fail(

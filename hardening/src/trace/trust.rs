@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The trust directory: all that a verifier brings along, and everything hangs from it.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use super::{date, of_error};
 use crate::report::{Finding, Section};
 
 /// The largest file of a trust directory.
-const LIMIT: u64 = 4 << 20;
+pub(super) const LIMIT: u64 = 4 << 20;
 
 /// A trust directory.
 #[derive(Debug, Clone)]
@@ -151,6 +151,24 @@ impl Trust {
              with those handed over on paper or by another way: all else is derived from them.",
             findings,
         )
+    }
+
+    /// The names of its files.
+    ///
+    /// # Errors
+    /// When it cannot be listed.
+    pub fn names(&self) -> io::Result<Vec<String>> {
+        fs::read_dir(&self.directory)?
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect()
+    }
+
+    /// Reads a file of the directory.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        digest::read_bounded(&self.directory.join(name), LIMIT)
     }
 
     /// Opens a file of the directory.

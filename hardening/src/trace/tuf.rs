@@ -4,11 +4,15 @@
 //! The client is run at the beginning of time, so that it judges authenticity alone; freshness is a finding of its own here,
 //! because "authentic but stale" is neither forged nor current.
 
-use chrono::{DateTime, Utc};
-use signing::tuf::trail::{Origin, TrailFile};
-use signing::tuf::{Client, Datastore, Limits, Source, Trail, TufError, VerifiedTarget};
+use std::collections::BTreeMap;
+use std::io::Read;
 
-use super::{date, left, of_tuf};
+use chrono::{DateTime, Utc};
+use signing::digest::Sha256;
+use signing::tuf::trail::{Origin, TrailFile};
+use signing::tuf::{Client, Datastore, Limits, Source, SourceError, Trail, TufError, VerifiedTarget};
+
+use super::{Inventory, date, left, of_tuf};
 use crate::report::Finding;
 
 /// What was learnt by following a repository from the pinned root.
@@ -57,6 +61,68 @@ pub(crate) fn follow<S: Source>(source: S, root: &[u8]) -> Followed<S> {
             targets: Vec::new(),
             error: Some(error),
         },
+    }
+}
+
+/// Versions of the root, none of them verified.
+pub(crate) type Roots = BTreeMap<u64, Vec<u8>>;
+
+/// The most roots that are looked at.
+const ROOTS: usize = 1024;
+
+/// The version in the name of a root.
+pub(crate) fn root_name(name: &str) -> Option<u64> {
+    name.strip_suffix(".root.json")?.parse().ok()
+}
+
+/// The version that metadata gives itself.
+pub(crate) fn version_of(metadata: &[u8]) -> Option<u64> {
+    serde_json::from_slice::<serde_json::Value>(metadata)
+        .ok()?
+        .get("signed")?
+        .get("version")?
+        .as_u64()
+}
+
+/// Reads the roots of a repository, before a client takes the source. One that cannot be read leads nowhere.
+pub(crate) fn roots<S: Source>(source: &mut S, inventory: &Inventory) -> Roots {
+    let versions = inventory.metadata.iter().filter_map(|held| root_name(&held.name));
+    versions
+        .take(ROOTS)
+        .filter_map(|version| {
+            let bytes = source.metadata(&format!("{version}.root.json"), Limits::default().root_bytes);
+            Some((version, bytes.ok()??))
+        })
+        .collect()
+}
+
+/// Whether one root leads to another through these: each signed by the threshold of the one before and by its own.
+pub(crate) fn leads(from: &[u8], to: &[u8], roots: &Roots) -> bool {
+    let Some(version) = version_of(to) else { return false };
+    let sha256 = Sha256::of(to);
+    let way = Way { roots, version, to };
+    let verified = follow(way, from).trail.files;
+    verified.iter().any(|file| file.role == "root" && file.sha256 == sha256)
+}
+
+/// Roots alone, up to one.
+struct Way<'a> {
+    roots: &'a Roots,
+    version: u64,
+    to: &'a [u8],
+}
+
+impl Source for Way<'_> {
+    fn metadata(&mut self, name: &str, _: u64) -> Result<Option<Vec<u8>>, SourceError> {
+        Ok(match root_name(name) {
+            Some(version) if version == self.version => Some(self.to.to_vec()),
+            Some(version) if version < self.version => self.roots.get(&version).cloned(),
+            _ => None,
+        })
+    }
+
+    fn target(&mut self, _: &str) -> Result<Option<Box<dyn Read + '_>>, SourceError> {
+        Ok(None)
     }
 }
 
@@ -160,7 +226,7 @@ impl<S> Followed<S> {
                 finding.guide(
                     "Stale metadata hides newer releases and revoked keys. Hosts refuse it by default.",
                     &["TUF 1.0.34, section 5.3.10 and 5.4.4"],
-                    "Carry the newest metadata over the gap, or have the site sign a dated waiver.",
+                    "Carry the newest metadata over the gap: `bastide-repo export` at the publisher, `bastide-repo import` at the gateway.",
                 )
             })
             .collect();

@@ -13,6 +13,7 @@ pub mod host;
 #[path = "../../../signing/tests/common/insider.rs"]
 mod insider;
 pub mod medium;
+pub mod world;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -145,6 +146,12 @@ pub enum Tamper {
     ForeignKey,
     /// The data is not what the hash tree says.
     OtherData,
+    /// The image was built with another site's trust directory.
+    ForeignTrust,
+    /// The image was built with another site's OpenPGP certificate.
+    ForeignCertificate,
+    /// The root file system is none that can be looked into.
+    UnknownForm,
 }
 
 impl Upstream {
@@ -249,12 +256,25 @@ impl Upstream {
     }
 }
 
-/// A root file system, its hash image and its root hash, by the rules of dm-verity.
-fn root_image(version: &str) -> (Vec<u8>, Vec<u8>, Sha256) {
+/// A root file system with a trust directory, its hash image and its root hash, by the rules of dm-verity.
+fn root_image(directory: &Path, version: &str, trust: &Path, features: u8) -> (Vec<u8>, Vec<u8>, Sha256) {
+    let tree = directory.join(format!("tree-{version}"));
+    copy(trust, &tree.join("usr/share/bastide/trust"));
+    fs::create_dir_all(tree.join("etc")).unwrap();
+    fs::write(tree.join("etc/version"), version).unwrap();
+    fs::write(tree.join("usr/filling"), [0x5a; 64 * 4096]).unwrap();
+    let image = directory.join(format!("tree-{version}.erofs"));
+    // As iso-build makes it; blocks have 4096 bytes by default.
+    Cmd::new("mkfs.erofs")
+        .args(["-d1", "-x2", "-T0", "-Eforce-inode-extended"])
+        .args([&image, &tree])
+        .run()
+        .unwrap();
+    let mut root = fs::read(image).unwrap();
+    root[1024 + 80] |= features;
+    let blocks = u64::try_from(root.len() / 4096).unwrap();
+    assert!(blocks <= 128, "one level of hashes");
     let salt = [0x5a; 32];
-    let root: Vec<u8> = (0..64)
-        .flat_map(|block| [block as u8 ^ version.len() as u8; 4096])
-        .collect();
     let salted = |bytes: &[u8]| Sha256::of(&[&salt, bytes].concat());
     let mut level: Vec<u8> = root.chunks(4096).flat_map(|block| salted(block).0).collect();
     level.resize(4096, 0);
@@ -265,7 +285,7 @@ fn root_image(version: &str) -> (Vec<u8>, Vec<u8>, Sha256) {
     verity[32..38].copy_from_slice(b"sha256");
     verity[64..68].copy_from_slice(&4096_u32.to_le_bytes());
     verity[68..72].copy_from_slice(&4096_u32.to_le_bytes());
-    verity[72..80].copy_from_slice(&64_u64.to_le_bytes());
+    verity[72..80].copy_from_slice(&blocks.to_le_bytes());
     verity[80] = 32;
     verity[88..120].copy_from_slice(&salt);
     let hash = salted(&level);
@@ -282,7 +302,20 @@ pub const KERNEL: &str = "lockdown=integrity audit=1 apparmor=1 init_on_alloc=1 
 fn build(directory: &Path, version: &str, upstream: &Upstream, tamper: Tamper, site: &Site) -> PathBuf {
     let build = directory.join(format!("build-{version}"));
     fs::create_dir_all(&build).unwrap();
-    let (mut root, verity, hash) = root_image(version);
+    let other = common::other_site().join("trust");
+    let own = site.directory().join("trust");
+    let (mut root, verity, hash) = match tamper {
+        Tamper::ForeignTrust => root_image(directory, version, &other, 0),
+        Tamper::ForeignCertificate => {
+            let mixed = directory.join("mixed");
+            copy(&own, &mixed);
+            fs::copy(other.join("release.asc"), mixed.join("release.asc")).unwrap();
+            root_image(directory, version, &mixed, 0)
+        }
+        // Files in chunks, which no build of ours has.
+        Tamper::UnknownForm => root_image(directory, version, &own, 4),
+        _ => root_image(directory, version, &own, 0),
+    };
     let named = if tamper == Tamper::OtherRoot {
         Sha256::of(b"another")
     } else {

@@ -250,6 +250,14 @@ pub fn flip(path: &Path) {
     fs::write(path, bytes).unwrap();
 }
 
+/// An ISO cut off where something begins or within it, and at its end by `last` bytes.
+pub fn cuts(iso: &[u8], last: usize) -> impl Iterator<Item = &[u8]> {
+    let length = iso.len();
+    [0, 512, 0x8000, 0x8800, length / 4, length / 2, length - last]
+        .into_iter()
+        .map(|cut| &iso[..cut])
+}
+
 /// A directory of all tests of all crates, not to be changed but copied. `make` fills it: once for each state of the source
 /// of these crates, and at least once a month, because what is in it may expire.
 pub fn shared(name: &str, crates: &[&str], make: impl FnOnce(&Path)) -> PathBuf {

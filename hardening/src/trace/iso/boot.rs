@@ -101,7 +101,9 @@ fn second_tree(
         // Padding that xorriso names as a partition; the check of unexplained bytes covers it.
         Err(MediumError::Malformed(_)) => None,
         // Nobody knows what lies there.
-        Err(error @ (MediumError::Io(_) | MediumError::Tool(_))) => Some(Finding::new(id, title, of_medium(&error))),
+        Err(error @ (MediumError::Io(_) | MediumError::Tool(_) | MediumError::Unknown(_))) => {
+            Some(Finding::new(id, title, of_medium(&error)))
+        }
     }
 }
 
