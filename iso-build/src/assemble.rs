@@ -338,6 +338,7 @@ impl Medium<'_> {
 fn deliver(made: &Path, out: &Path) -> Result<(Sha256, u64)> {
     let write = || format!("cannot write {}", out.display());
     let mut from = File::open(made).with_context(|| format!("cannot read {}", made.display()))?;
+    durable::clear_stale(out).with_context(write)?;
     let mut to = durable::Writer::new(out, 0o644).with_context(write)?;
     let facts = {
         let mut buffer = BufWriter::with_capacity(digest::BLOCK, &mut to);

@@ -213,7 +213,7 @@ fn a_build_is_signed_the_same_way_twice_and_a_wrong_passphrase_changes_nothing()
     let signed = contents(&bench.at("build-1.0.0"));
     bench.unsign();
     let unsigned = contents(&bench.at("build-1.0.0"));
-    fs::write(bench.at("wrong"), "wrong\n").unwrap();
+    signing::durable::write_private(&bench.at("wrong"), b"wrong\n").unwrap();
     bench
         .run(&SIGN.replace("file passphrase", "file wrong"))
         .fails(1, &["passphrase", "db.pem"]);
@@ -474,7 +474,7 @@ fn no_permission_is_named() {
     let Some(said) = run(SIGN) else {
         return;
     };
-    said.fails(1, &["db.pem", "Permission denied"]);
+    said.fails(1, &["passphrase", "Permission denied"]);
     run(BUILD).unwrap().fails(1, &["needs root", "sudo"]);
     run(ASSEMBLE).unwrap().fails(1, &["needs root", "sudo"]);
     fs::write(bench.at("private.iso"), "x").unwrap();

@@ -62,6 +62,7 @@ pub fn export(
     let versions: Vec<Version> = chosen.iter().map(|release| release.version).collect();
     let total: u64 = chosen.iter().map(|release| release.size()).sum();
     let write = || format!("cannot write the bundle {}", out.display());
+    durable::clear_stale(out).with_context(write)?;
     let file = durable::Writer::new(out, 0o644).with_context(write)?;
     let mut writer = BundleWriter::new(Counted { inner: file, count: 0 }, repository.root(), versions.clone())?;
     for name in metadata_names(&reading.trail) {

@@ -97,7 +97,9 @@ impl Store {
     /// [`Refused`] when it is altered, else when it is missing or cannot be read.
     pub fn check(&self, sha256: &Sha256, size: u64) -> Result<()> {
         let path = self.object(sha256);
-        let (found, length) = Sha256::of_file(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let mut file = digest::open_regular(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let (found, length) =
+            digest::copy(&mut file, &mut io::sink()).with_context(|| format!("cannot read {}", path.display()))?;
         if (found, length) == (*sha256, size) {
             return Ok(());
         }

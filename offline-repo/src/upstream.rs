@@ -279,7 +279,7 @@ pub struct Directory<'a>(pub &'a Path);
 
 impl ProofFiles for Directory<'_> {
     fn open(&mut self, file: &str) -> io::Result<Box<dyn Read + '_>> {
-        Ok(Box::new(std::fs::File::open(self.0.join(file))?))
+        Ok(Box::new(signing::digest::open_regular(&self.0.join(file))?))
     }
 }
 

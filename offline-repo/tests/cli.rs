@@ -122,6 +122,11 @@ fn a_killed_run_leaves_nothing_half_visible_and_the_next_one_does_it() {
     if !low.at("stick/1.bundle").exists() {
         low.run(export).ok();
     }
+    let left: Vec<_> = fs::read_dir(low.at("stick"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(left, ["1.bundle"], "the next export clears what the killed one left");
     assert_eq!(versions("stick/1.bundle"), 2);
     assert!(killed > 0, "every run was over before it could be killed");
 }
@@ -150,6 +155,8 @@ fn unknown_keys_and_foreign_facts_are_named() {
         _ => Some(content),
     });
     assert!(low.import(&bad, &[]).ends(3).err.contains("surprise"));
+    low.run("verify-snapshot --archive /dev/zero")
+        .fails(1, &["/dev/zero", "not a regular file"]);
     low.run("list nowhere").fails(1, &["nowhere"]);
     low.run("list passphrase").fails(3, &["passphrase"]);
     low.run("list build-1.1.0")

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -156,6 +157,21 @@ pub fn read_to_limit(reader: &mut dyn Read, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Opens a regular file for reading. A device may have no end, and a pipe nobody at its other end.
+///
+/// # Errors
+/// When it cannot be opened, or is something else.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    let file = File::options()
+        .read(true)
+        .custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits())
+        .open(path)?;
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,5 +194,13 @@ mod tests {
     fn refuses_short_and_foreign_digests() {
         assert!("abc".parse::<Sha256>().is_err());
         assert!("zz".repeat(32).parse::<Sha256>().is_err());
+    }
+
+    #[test]
+    fn devices_and_directories_are_no_regular_files() {
+        for path in ["/dev/zero", "/dev/null", "/"] {
+            assert!(open_regular(Path::new(path)).is_err(), "{path}");
+        }
+        assert!(open_regular(&std::env::current_exe().unwrap()).is_ok());
     }
 }

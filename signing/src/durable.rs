@@ -3,8 +3,10 @@
 //!
 //! A reader sees the old file or the new one, whole, and never a part of either.
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -27,9 +29,11 @@ impl Writer {
         use std::os::unix::fs::PermissionsExt;
         let place = &replaceable(place)?;
         let file = tempfile::Builder::new()
-            .prefix(".incomplete-")
+            .prefix(&prefix(place))
             .permissions(fs::Permissions::from_mode(mode))
             .tempfile_in(parent(place))?;
+        // While it is written nobody clears it away. Where there are no locks, nothing is cleared.
+        let _ = file.as_file().try_lock();
         // The umask must not decide who may read what crosses the gap.
         file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
         Ok(Self {
@@ -152,6 +156,35 @@ impl Lock {
     }
 }
 
+/// How unfinished files for a place begin.
+fn prefix(place: &Path) -> OsString {
+    let name = place.file_name().unwrap_or_default().as_bytes();
+    // A name has at most 255 bytes.
+    let name = &name[..name.len().min(200)];
+    OsString::from_vec([b".incomplete-", name, b"-"].concat())
+}
+
+/// Removes the unfinished files that killed writers of this very place left beside it. One that is being written stays.
+///
+/// # Errors
+/// When the directory cannot be read or a file not be removed.
+pub fn clear_stale(place: &Path) -> io::Result<()> {
+    let prefix = prefix(place);
+    for entry in fs::read_dir(parent(place))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        // What follows is six random letters: a longer rest belongs to another place.
+        let ours = name
+            .as_bytes()
+            .strip_prefix(prefix.as_bytes())
+            .is_some_and(|rest| rest.len() == 6);
+        if ours && entry.file_type()?.is_file() && File::open(entry.path())?.try_lock().is_ok() {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,5 +234,28 @@ mod tests {
         drop(first);
         assert!(Lock::take(directory.path()).is_ok());
         drop(copy);
+    }
+
+    /// The recipe: what a killed writer leaves, by its name; one that still writes; one of another place.
+    #[test]
+    fn leftovers_of_the_same_place_are_cleared_and_no_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let other = [
+            ".incomplete-x-y-abcdef",
+            ".incomplete-y-abcdef",
+            ".incomplete-x-ab",
+            "x",
+        ];
+        for name in other.iter().chain(&[".incomplete-x-abcdef"]) {
+            fs::write(at(name), "half").unwrap();
+        }
+        let mut writing = Writer::new(&at("x"), 0o644).unwrap();
+        clear_stale(&at("x")).unwrap();
+        assert!(!at(".incomplete-x-abcdef").exists());
+        assert!(other.iter().all(|name| at(name).exists()));
+        writing.write_all(b"whole").unwrap();
+        writing.commit().unwrap();
+        assert_eq!(fs::read(at("x")).unwrap(), b"whole");
     }
 }

@@ -20,13 +20,32 @@ mod metadata;
 mod passphrase;
 mod private;
 
+use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
-pub use file::{decrypt, encrypt, read, write_new};
+use crate::output::Refused;
+
+pub use file::{decrypt, encrypt, read, read_private, write_new};
 pub use metadata::MetadataKey;
 pub use passphrase::{Passphrase, PassphraseError};
 pub use private::{Algorithm, PrivateKey, PublicKey};
+
+/// Refuses a secret's file that others than its owner may read or write, as ssh does. What is no file, such as a pipe, has no
+/// mode that says anything.
+pub(crate) fn check_private(path: &Path, file: &File) -> io::Result<Result<(), Refused>> {
+    let data = file.metadata()?;
+    let mode = data.permissions().mode() & 0o777;
+    Ok(if data.is_file() && mode & 0o077 != 0 {
+        Err(Refused(format!(
+            "others can get at {} (mode {mode:04o}): type `chmod 600 {0}`",
+            path.display()
+        )))
+    } else {
+        Ok(())
+    })
+}
 
 /// Why a key operation did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +69,9 @@ pub enum KeyError {
         /// Why.
         reason: String,
     },
+    /// Others may read the key file.
+    #[error("the key file is not private")]
+    Exposed(#[source] Refused),
     /// The passphrase does not open it (or the encrypted part is damaged: the two look the same).
     #[error("cannot open {what}: wrong passphrase, or the file is damaged")]
     Passphrase {

@@ -152,6 +152,12 @@ pub fn chain(error: &anyhow::Error) -> String {
     })
 }
 
+/// A number and what is counted: `1 package`, `2 packages`.
+#[must_use]
+pub fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Prints one line on standard output.
 ///
 /// # Errors

@@ -275,7 +275,7 @@ impl Site {
     /// When the key file cannot be read.
     pub fn release_key<'a>(&self, passphrase: &'a Passphrase) -> Result<ReleaseKey<'a>> {
         let path = self.directory.join(RELEASE_KEY);
-        let key = read_bounded(&path, MAX_OPENPGP_KEY)
+        let key = keys::read_private(&path, MAX_OPENPGP_KEY)
             .with_context(|| format!("reading the OpenPGP release key {}", path.display()))?;
         Ok(ReleaseKey { key, passphrase, path })
     }

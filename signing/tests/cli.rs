@@ -10,6 +10,7 @@ use std::path::Path;
 
 use common::{SECRET, Said, boot_image, contents, files_below};
 use serde_json::Value;
+use signing::durable::write_private;
 use signing::process::Cmd;
 use tempfile::TempDir;
 
@@ -25,8 +26,8 @@ fn bench() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let place = directory.path();
     common::copy(common::site(), &place.join("site"));
-    fs::write(place.join("passphrase"), format!("{SECRET}\n")).unwrap();
-    fs::write(place.join("wrong"), "wrong\n").unwrap();
+    write_private(&place.join("passphrase"), format!("{SECRET}\n").as_bytes()).unwrap();
+    write_private(&place.join("wrong"), b"wrong\n").unwrap();
     fs::write(place.join("file"), "content\n").unwrap();
     fs::write(place.join("x.efi"), boot_image(".text", b"code")).unwrap();
     directory
@@ -156,6 +157,7 @@ fn missing_and_foreign_files_are_named() {
     run("site show --site nowhere").fails(1, &["nowhere/site.json", "site init"]);
     run("openpgp --site site --passphrase-file passphrase none").fails(1, &["none", "No such file"]);
     run("openpgp --site site --passphrase-file none file").fails(1, &["passphrase file none"]);
+    fs::set_permissions(bench.path().join("x.efi"), fs::Permissions::from_mode(0o600)).unwrap();
     run("openpgp --site site --passphrase-file x.efi file").fails(1, &["is it the right file"]);
     run("secureboot --site site --passphrase-file passphrase --in file --out y.efi").fails(1, &["file", "PE32+"]);
     run("verify openpgp --trust site/trust file").fails(1, &["file.asc"]);
@@ -195,8 +197,9 @@ fn a_dry_run_makes_nothing_and_names_what_it_would_make() {
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["files"].as_array().unwrap().len(), 24);
     assert!(!bench.path().join("new").exists());
-    sign(bench.path(), "site init --dir new --name New --threshold 4 --dry-run").fails(1, &["4 of 3"]);
-    sign(bench.path(), "site init --dir new --name New --root-days 0 --dry-run").fails(1, &["--root-days"]);
+    sign(bench.path(), "site init --dir new --name New --threshold 4 --dry-run")
+        .fails(2, &["threshold of 4", "3 root keys"]);
+    sign(bench.path(), "site init --dir new --name New --root-days 0 --dry-run").fails(2, &["--root-days"]);
 }
 
 /// The recipe: start an init, kill it once a first key is there.
@@ -231,11 +234,11 @@ fn no_permission_is_named() {
     );
     fails(
         "site check --site site --passphrase-file passphrase",
-        &["root-1.pem", "Permission denied"],
+        &["site/private", "Permission denied"],
     );
     fails(
         "openpgp --site site --passphrase-file passphrase file",
-        &["release-openpgp.asc", "Permission denied"],
+        &["passphrase", "Permission denied"],
     );
 }
 

@@ -159,9 +159,9 @@ fn impossible_plans_are_refused_before_anything_is_made() {
         let error = format!("{:#}", plan.check(now()).unwrap_err());
         assert!(error.contains(reason), "{error}");
     };
-    refuse(&|plan| plan.threshold = 4, "4 of 3");
-    refuse(&|plan| plan.threshold = 0, "0 of 3");
-    refuse(&|plan| plan.keys = 1000, "of 1000");
+    refuse(&|plan| plan.threshold = 4, "threshold of 4");
+    refuse(&|plan| plan.threshold = 0, "threshold of 0");
+    refuse(&|plan| plan.keys = 1000, "1000 root keys");
     refuse(&|plan| plan.name = String::new(), "name");
     refuse(&|plan| plan.name = "a <b>".to_owned(), "name");
     refuse(&|plan| plan.root_expires = now() - TimeDelta::days(1), "expired");

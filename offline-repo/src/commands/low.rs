@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! `mirror` and `verify-snapshot`: left of the first signature.
 
-use std::fs::File;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -13,6 +12,7 @@ use offline_repo::store::Store;
 use offline_repo::tarindex::TarIndex;
 use offline_repo::upstream::{self, Directory, Policy, Proof};
 use serde_json::json;
+use signing::digest;
 use signing::output::{self, Exit};
 
 use crate::progress::{Screen, human};
@@ -123,7 +123,7 @@ impl VerifySnapshot {
         let proof = match (&self.archive, &self.name, &self.store) {
             (Some(archive), _, _) => {
                 let open = || format!("cannot use {}", archive.display());
-                let file = File::open(archive).with_context(open)?;
+                let file = digest::open_regular(archive).with_context(open)?;
                 let mut index = TarIndex::open(file).with_context(open)?;
                 upstream::verify(&policy, &mut index).with_context(|| format!("{} is no proof", archive.display()))?
             }

@@ -14,8 +14,8 @@ use signing::{durable, output};
 
 use super::{PassphraseArgs, open};
 
-/// The largest boot image; ours are a tenth of it.
-pub const MAX_IMAGE: u64 = 512 << 20;
+/// The largest boot image; ours are a quarter of it.
+pub const MAX_IMAGE: u64 = 256 << 20;
 
 #[derive(Args)]
 #[command(after_long_help = "\
@@ -138,7 +138,7 @@ pub fn secure_boot(args: &SecureBoot) -> Result<()> {
         })?);
     }
     Ok(output::line(&format!(
-        "{}: signed by {:?}, Authenticode SHA-256 {}",
+        "{}: signed by {:?}\n  Authenticode {}",
         args.out.display(),
         signature.signer,
         signature.image_sha256

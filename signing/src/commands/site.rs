@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! `bastide-sign site`.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use chrono::TimeDelta;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use signing::keys::Passphrase;
 use signing::openpgp::verify_detached;
+use signing::output::{Refused, Usage};
 use signing::secureboot::{Variable, verify_update};
 use signing::site::{Plan, Role, Site, SiteFacts, Trust, init};
 use signing::{clock, output};
@@ -114,10 +117,9 @@ struct DryRun<'a> {
 }
 
 fn make(args: &Init) -> Result<()> {
-    ensure!(
-        (1..=MAX_ROOT_DAYS).contains(&args.root_days),
-        "--root-days must be between 1 and {MAX_ROOT_DAYS}"
-    );
+    if !(1..=MAX_ROOT_DAYS).contains(&args.root_days) {
+        bail!(Usage(format!("--root-days must be between 1 and {MAX_ROOT_DAYS}")));
+    }
     let now = clock::now();
     let plan = Plan {
         directory: args.dir.clone(),
@@ -191,18 +193,45 @@ fn show(site: &Site, json: bool) -> Result<()> {
         site.root_keys()
     ))?;
     for key in &facts.keys {
-        output::line(&format!("  {:<16} {}  {}", key.role, key.algorithm, key.keyid))?;
+        output::line(&format!("  {:<16} {}\n    {}", key.role, key.algorithm, key.keyid))?;
     }
-    output::line(&format!("  OpenPGP release  {}", facts.release_openpgp))?;
+    output::line(&format!("  OpenPGP release\n    {}", facts.release_openpgp))?;
     let secure_boot = &facts.secure_boot;
     for (name, fingerprint) in [
         ("PK", secure_boot.pk_sha256),
         ("KEK", secure_boot.kek_sha256),
         ("db", secure_boot.db_sha256),
     ] {
-        output::line(&format!("  {name:<16} RSA-3072 {fingerprint}"))?;
+        output::line(&format!("  {name:<16} RSA-3072\n    {fingerprint}"))?;
     }
     output::line(&format!("  owner GUID       {}", secure_boot.owner))?;
+    Ok(())
+}
+
+/// Keys are for their owner alone, and what verifiers trust is written by the owner alone.
+fn check_modes(site: &Path) -> Result<()> {
+    for (name, forbidden, right) in [
+        ("private", 0o077, "go="),
+        ("metadata", 0o022, "go-w"),
+        ("trust", 0o022, "go-w"),
+    ] {
+        let directory = site.join(name);
+        let looking = || format!("looking at {}", directory.display());
+        let mut paths = vec![directory.clone()];
+        for entry in fs::read_dir(&directory).with_context(looking)? {
+            paths.push(entry.with_context(looking)?.path());
+        }
+        for path in paths {
+            let mode = fs::metadata(&path).with_context(looking)?.permissions().mode() & 0o777;
+            if mode & forbidden != 0 {
+                bail!(Refused(format!(
+                    "others can get at {} (mode {mode:04o}): type `chmod -R {right} {}`",
+                    path.display(),
+                    directory.display()
+                )));
+            }
+        }
+    }
     Ok(())
 }
 
@@ -216,6 +245,13 @@ struct Checked {
 fn check(args: &Check) -> Result<()> {
     let site = Site::open(&args.site)?;
     let trust = Trust::open(&site.trust_dir())?;
+    check_modes(site.directory())?;
+    let (owner, recorded) = (trust.owner()?.to_string(), &site.facts().secure_boot.owner);
+    if !owner.eq_ignore_ascii_case(recorded) {
+        bail!(Refused(format!(
+            "owner.guid holds {owner} and site.json records {recorded}: restore the right file"
+        )));
+    }
     let passphrase = args.passphrase.obtain("Passphrase of the site's keys: ")?;
     let mut opened = 0;
     for role in (1..=site.root_keys()).map(Role::Root).chain(Role::SINGLE) {

@@ -7,9 +7,10 @@ use anyhow::{Context, Result};
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use signing::digest::read_bounded;
+use signing::digest::{open_regular, read_bounded, read_to_limit};
 use signing::openpgp::{MAX_CLEARTEXT, MAX_SIGNATURE, verify_cleartext, verify_detached};
-use signing::secureboot::{PeSignature, Variable, verify_pe};
+use signing::output::Refused;
+use signing::secureboot::{PeSignature, SecureBootError, Variable, verify_pe};
 use signing::site::Trust;
 use signing::{clock, durable, output};
 
@@ -158,8 +159,17 @@ fn secure_boot(args: &SecureBoot) -> Result<()> {
         (None, None) => Vec::new(),
     };
     let context = || format!("verifying {}", args.image.display());
-    let image = read_bounded(&args.image, MAX_IMAGE).with_context(context)?;
-    let signature = verify_pe(&image, &certificate).with_context(context)?;
+    let mut file = open_regular(&args.image).with_context(context)?;
+    if file.metadata().with_context(context)?.len() > MAX_IMAGE {
+        let refused = Refused(format!("it is longer than any boot image ({} MiB)", MAX_IMAGE >> 20));
+        return Err(refused).with_context(context);
+    }
+    let image = read_to_limit(&mut file, MAX_IMAGE).with_context(context)?;
+    let signature = match verify_pe(&image, &certificate) {
+        // What is no boot image carries no signature that holds.
+        Err(error @ SecureBootError::Image(_)) => Err(Refused(error.to_string())).with_context(context)?,
+        judged => judged.with_context(context)?,
+    };
     if args.json {
         return Ok(output::json(&ImageHolds {
             verdict: "pass",
@@ -168,7 +178,7 @@ fn secure_boot(args: &SecureBoot) -> Result<()> {
         })?);
     }
     Ok(output::line(&format!(
-        "{}: good signature of {:?}, Authenticode SHA-256 {}",
+        "{}: good signature of {:?}\n  Authenticode {}",
         args.image.display(),
         signature.signer,
         signature.image_sha256

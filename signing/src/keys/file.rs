@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Key files: encrypted PKCS#8 in PEM.
 
+use std::fs::File;
 use std::path::Path;
 
 use pkcs8::der::SecretDocument;
@@ -10,8 +11,8 @@ use pkcs8::rand_core::{OsRng, RngCore};
 use pkcs8::{EncryptedPrivateKeyInfo, PrivateKeyInfo, pkcs5};
 use zeroize::Zeroizing;
 
-use super::{KeyError, Passphrase, PrivateKey};
-use crate::digest::read_bounded;
+use super::{KeyError, Passphrase, PrivateKey, check_private};
+use crate::digest::read_to_limit;
 use crate::durable;
 
 /// The longest key file that is read; an RSA-3072 one is about 2.6 KB.
@@ -97,16 +98,27 @@ pub fn decrypt(what: &str, pem: &[u8], passphrase: &Passphrase) -> Result<Privat
     PrivateKey::from_pkcs8_der(what, &der)
 }
 
+/// Reads a key file that its owner alone can get at.
+///
+/// # Errors
+/// [`KeyError::Exposed`] when others can too; else when it cannot be read.
+pub fn read_private(path: &Path, limit: u64) -> Result<Vec<u8>, KeyError> {
+    let failed = |source| KeyError::File {
+        operation: "read",
+        path: path.to_path_buf(),
+        source,
+    };
+    let mut file = File::open(path).map_err(failed)?;
+    check_private(path, &file).map_err(failed)?.map_err(KeyError::Exposed)?;
+    read_to_limit(&mut file, limit).map_err(failed)
+}
+
 /// Reads and opens a key file.
 ///
 /// # Errors
 /// As [`decrypt`], and when the file cannot be read.
 pub fn read(path: &Path, passphrase: &Passphrase) -> Result<PrivateKey, KeyError> {
-    let pem = read_bounded(path, MAX_FILE).map_err(|source| KeyError::File {
-        operation: "read",
-        path: path.to_path_buf(),
-        source,
-    })?;
+    let pem = read_private(path, MAX_FILE)?;
     decrypt(&path.display().to_string(), &pem, passphrase)
 }
 
@@ -187,6 +199,27 @@ mod tests {
     }
 
     #[test]
+    fn a_key_file_that_others_can_get_at_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key.pem");
+        write_new(&path, &PrivateKey::generate(Algorithm::Ed25519).unwrap(), &passphrase()).unwrap();
+        for (mode, taken) in [
+            (0o644, false),
+            (0o640, false),
+            (0o602, false),
+            (0o400, true),
+            (0o600, true),
+        ] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(
+                !matches!(read(&path, &passphrase()), Err(KeyError::Exposed(_))),
+                taken,
+                "{mode:o}"
+            );
+        }
+    }
+
+    #[test]
     fn key_files_of_openssl_are_opened() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("key.pem");
@@ -199,6 +232,7 @@ mod tests {
                 .input(key.to_unencrypted_pem().unwrap().to_vec())
                 .run()
                 .unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
             assert_eq!(read(&path, &passphrase()).unwrap().public(), key.public());
         }
     }

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+use super::check_private;
+use crate::output::Refused;
+
 /// The longest passphrase, so that a wrong file is not taken for one.
 const MAX: usize = 1024;
 
@@ -25,6 +28,9 @@ pub enum PassphraseError {
         /// Why.
         source: io::Error,
     },
+    /// Others may read the file.
+    #[error("the passphrase file is not private")]
+    Exposed(#[source] Refused),
     /// The terminal cannot be asked.
     #[error("cannot ask for the passphrase on the terminal; give --passphrase-file FILE")]
     Terminal(#[source] io::Error),
@@ -67,9 +73,11 @@ impl Passphrase {
         };
         // Allocated once at full size: a buffer that grows leaves copies of the secret behind.
         let mut bytes = Zeroizing::new(Vec::with_capacity(MAX + 4));
-        File::open(path)
-            .and_then(|file| file.take(MAX as u64 + 3).read_to_end(&mut bytes))
-            .map_err(read)?;
+        let file = File::open(path).map_err(read)?;
+        check_private(path, &file)
+            .map_err(read)?
+            .map_err(PassphraseError::Exposed)?;
+        file.take(MAX as u64 + 3).read_to_end(&mut bytes).map_err(read)?;
         if bytes.last() == Some(&b'\n') {
             bytes.pop();
         }
@@ -123,11 +131,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("p");
         for text in ["correct horse", "correct horse\n", "correct horse\r\n"] {
-            std::fs::write(&path, text).unwrap();
+            crate::durable::write_private(&path, text.as_bytes()).unwrap();
             assert_eq!(Passphrase::from_file(&path).unwrap().expose(), b"correct horse");
         }
         for text in ["", "\n", "two\nlines\n", &"x".repeat(1025)] {
-            std::fs::write(&path, text).unwrap();
+            crate::durable::write_private(&path, text.as_bytes()).unwrap();
             assert!(Passphrase::from_file(&path).is_err(), "{text:?}");
         }
         assert!(

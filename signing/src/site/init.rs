@@ -17,7 +17,7 @@ use super::{FORMAT, KeyFacts, RELEASE_KEY, Role, SecureBootFacts, Site, SiteFact
 use crate::durable::{self, Lock};
 use crate::keys::{self, Algorithm, MetadataKey, Passphrase, PrivateKey};
 use crate::openpgp;
-use crate::output::Refused;
+use crate::output::{self, Refused, Usage};
 use crate::secureboot::{Identity, Variable, random_guid, sign_update, signature_list};
 use crate::tuf::author::{self, Header, KeySet, RootPlan, Signer};
 
@@ -51,12 +51,14 @@ impl Plan {
             (1..=MAX_NAME).contains(&length) && !self.name.chars().any(|c| c.is_control() || "<>()".contains(c)),
             "the site's name must have 1 to {MAX_NAME} characters, without control characters and <>()"
         );
-        ensure!(
-            (1..=self.keys).contains(&self.threshold) && self.keys <= MAX_ROOT_KEYS,
-            "{} of {} root keys: the threshold must be between 1 and the number of keys, which is at most {MAX_ROOT_KEYS}",
-            self.threshold,
-            self.keys
-        );
+        if !(1..=self.keys).contains(&self.threshold) || self.keys > MAX_ROOT_KEYS {
+            return Err(Usage(format!(
+                "a threshold of {} does not go with {}: it must be between 1 and the number of root keys, which is at most {MAX_ROOT_KEYS}",
+                self.threshold,
+                output::count(self.keys, "root key")
+            ))
+            .into());
+        }
         ensure!(self.root_expires > now, "the root would be expired from the start");
         ensure!(
             self.directory.file_name().is_some(),

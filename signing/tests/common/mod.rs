@@ -288,7 +288,7 @@ pub fn site() -> &'static Path {
     static MADE: OnceLock<PathBuf> = OnceLock::new();
     MADE.get_or_init(|| {
         let make = |place: &Path| {
-            fs::write(place.join("passphrase"), format!("{SECRET}\n")).unwrap();
+            signing::durable::write_private(&place.join("passphrase"), format!("{SECRET}\n").as_bytes()).unwrap();
             make_site(place, "site");
         };
         shared("site", &["signing/src"], make).join("site")
