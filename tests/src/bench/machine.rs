@@ -12,7 +12,7 @@ use crate::stick;
 use crate::story::build::PATCHED;
 use crate::story::host::{self, STICK, told};
 use crate::story::install;
-use crate::vm::{Machine, Plugged};
+use crate::vm::{Machine, Plugged, Running};
 use crate::workshop::Workshop;
 
 /// Power-on until `xl list` shows Domain-0, against a stock Debian with the same Xen and kernel in the same machine. Both have
@@ -43,13 +43,10 @@ pub fn boot(shop: &Workshop) -> Result<Vec<Measure>> {
         .run()?;
     fs::remove_file(&raw)?;
     // Where the real disk is to be seen, its boot loader is installed as an administrator would.
-    probed(
-        shop,
-        &stock,
-        "grub-install --target=x86_64-efi --removable --no-nvram && update-grub && grep -q 'menuentry.*Xen' /boot/grub/grub.cfg",
-    )?;
+    let grub = "grub-install --target=x86_64-efi --removable --no-nvram && update-grub && grep -q 'menuentry.*Xen' /boot/grub/grub.cfg";
+    probed(shop, &stock, |running| running.must(&shop.admin_key(), grub))?;
     let ours = install::installed(shop).branch(&shop.at("vm/bench"))?;
-    probed(shop, &ours, "true")?;
+    probed(shop, &ours, |_| Ok(()))?;
     Ok(vec![Measure::time(
         "power-on to xl list / stock Debian with Xen",
         until(&ours, XL)?,
@@ -63,13 +60,13 @@ const XL: &str = "bench: xl list shows Domain-0";
 /// What a probed host says as soon as it has looked after its own health, and confirmed a slot on trial.
 const SETTLED: &str = "bench: health was looked at";
 
-/// Starts a machine once, runs a command on it, and leaves two units on it that speak on Xen's console: a login over the network would measure the
-/// login as well, and asking again and again would slow down what is measured.
-fn probed(shop: &Workshop, machine: &Machine, before: &str) -> Result<()> {
+/// Starts a machine once, does something on it, and leaves two units on it that speak on Xen's console: a login over the
+/// network would measure the login as well, and asking again and again would slow down what is measured.
+fn probed<T>(shop: &Workshop, machine: &Machine, before: impl FnOnce(&Running) -> Result<T>) -> Result<T> {
     let key = shop.admin_key();
     let mut running = machine.power_on("probe", &Plugged::default())?;
     running.wait_for_ssh(&key, host::BOOT)?;
-    running.must(&key, before)?;
+    let answer = before(&running)?;
     running.must(
         &key,
         &format!(
@@ -94,7 +91,8 @@ ln -s ../bench-xl.service ../bench-settled.service multi-user.target.wants/ && s
     )?;
     // The connection may end before the answer comes.
     drop(running.ssh(&key, "systemctl poweroff"));
-    running.wait_for_power_off(host::BOOT)
+    running.wait_for_power_off(host::BOOT)?;
+    Ok(answer)
 }
 
 /// The time from power-on until the console says `text`.
@@ -111,7 +109,11 @@ fn until(machine: &Machine, text: &str) -> Result<Duration> {
 pub fn update(shop: &Workshop) -> Result<Vec<Measure>> {
     let key = shop.admin_key();
     let machine = install::installed(shop).branch(&shop.at("vm/bench-update"))?;
-    probed(shop, &machine, "true")?;
+    // Before the units of the benchmark are on it: the audit finds them.
+    let audit = probed(shop, &machine, |running| {
+        host::healthy(running, &key)?;
+        memory::on_host(running, &key, "bastide-audit host")
+    })?;
     let one_boot = until(&machine, SETTLED)?;
     let courier = stick::courier(&machine, &[("release.bundle", &shop.bundle(PATCHED.version))])?;
     let mut running = machine.power_on(
@@ -124,9 +126,7 @@ pub fn update(shop: &Workshop) -> Result<Vec<Measure>> {
     running.wait_for_ssh(&key, host::BOOT)?;
     host::healthy(&running, &key)?;
     host::mount_stick(&running, &key)?;
-    let mut measures = Vec::new();
-    let audit = memory::on_host(&running, &key, "bastide-audit host")?;
-    measures.push(memory::measure("bastide-audit host", audit));
+    let mut measures = vec![memory::measure("bastide-audit host", audit)];
 
     let start = Instant::now();
     let update = memory::on_host(&running, &key, &format!("bastide-host update {STICK}/release.bundle"))?;
