@@ -197,7 +197,7 @@ fn run_sign(args: &SignArgs) -> Result<()> {
         .filter(|part| matches!(part.part, Part::Xen | Part::Installer))
     {
         output::line(&format!(
-            "signed {:<14} {:>12}  {}",
+            "signed {:<14} {:>12} bytes\n  sha256 {}",
             part.part.file(),
             part.size,
             part.sha256
@@ -228,7 +228,7 @@ fn run_assemble(args: AssembleArgs) -> Result<()> {
         return Ok(output::json(&report)?);
     }
     output::line(&format!(
-        "{}  {} bytes  sha256 {}",
+        "{}\n  {} bytes\n  sha256 {}",
         report.iso.display(),
         report.size,
         report.sha256
@@ -252,17 +252,17 @@ fn run_inspect(args: &InspectArgs) -> Result<()> {
         contents.label
     ))?;
     let signature = contents.signature.as_ref().map(|place| place.display().to_string());
-    output::line(&format!(
-        "OpenPGP signature: {}",
-        signature.as_deref().unwrap_or("none beside it")
-    ))?;
+    output::line(&match signature {
+        Some(place) => format!("OpenPGP signature: {place} (not verified here)"),
+        None => "OpenPGP signature: none beside it".to_owned(),
+    })?;
     for part in &contents.parts {
         let held = if part.present { "" } else { "  (not on the medium)" };
         output::line(&format!("  {:<32} {:>12}{held}", part.target, part.custom.size))?;
     }
     if let Some(part) = contents.parts.last() {
         output::line(&format!(
-            "release {} {}, root hash {}",
+            "release {} {}\n  root hash {}",
             part.custom.channel, part.custom.version, part.custom.root_hash
         ))?;
     }
@@ -299,8 +299,11 @@ fn run_build(args: BuildArgs) -> Result<()> {
             return Ok(output::json(&plan)?);
         }
         output::line(&format!(
-            "snapshot {}: {} packages in the image, {} in the builder root; {}",
-            plan.snapshot, plan.host_packages, plan.builder_packages, plan.compiler
+            "snapshot {}: {} in the image, {} in the builder root\n{}",
+            plan.snapshot,
+            output::count(plan.host_packages, "package"),
+            plan.builder_packages,
+            plan.compiler
         ))?;
         for step in &plan.steps {
             output::line(&format!(
@@ -323,12 +326,16 @@ fn run_build(args: BuildArgs) -> Result<()> {
     output::line(&format!("root hash {}", release.root_hash))?;
     for part in &release.parts {
         output::line(&format!(
-            "  {:<24} {:>12}  {}",
+            "  {:<24} {:>12} bytes\n    {}",
             part.part.file(),
             part.size,
             part.sha256
         ))?;
     }
     output::line(&format!("in {}", report.build.display()))?;
+    output::line(&format!(
+        "next: bastide-iso sign --build {} --site SITE",
+        report.build.display()
+    ))?;
     Ok(())
 }

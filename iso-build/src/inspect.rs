@@ -55,6 +55,8 @@ pub struct Contents {
     pub label: String,
     /// The detached OpenPGP signature beside it, if there is one.
     pub signature: Option<PathBuf>,
+    /// Whether anything of this was verified: never here.
+    pub verified: bool,
     /// Metadata files.
     pub metadata: Vec<Listed>,
     /// The releases' parts.
@@ -104,6 +106,7 @@ pub fn inspect(iso: &Path) -> Result<Contents> {
         length: image.length(),
         label: volume.label,
         signature: signature.is_file().then_some(signature),
+        verified: false,
         metadata,
         parts,
         system_partition: system_partition(&image)?,

@@ -483,9 +483,9 @@ fn no_permission_is_named() {
         .unwrap()
         .fails(1, &["private.iso", "Permission denied"]);
     // Whoever may read the keys and not write the build.
-    Cmd::new("chmod")
-        .args(["-R", "a+rX"])
-        .arg(bench.at("site"))
+    Cmd::new("chown")
+        .args(["-R", "65534"])
+        .args([bench.at("site"), bench.at("passphrase")])
         .run()
         .unwrap();
     run(SIGN).unwrap().fails(1, &["build-1.0.0", "Permission denied"]);

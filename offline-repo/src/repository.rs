@@ -101,6 +101,41 @@ pub struct Repository {
     root: PathBuf,
 }
 
+/// The directories that a new repository began with. Dropped, they go again, and with them what was verified and never became
+/// visible: a command that was refused leaves nothing.
+pub struct Begun {
+    root: PathBuf,
+    new: Vec<PathBuf>,
+    above: Vec<PathBuf>,
+}
+
+impl Begun {
+    /// The repository is one now.
+    pub fn keep(mut self) {
+        self.new.clear();
+        self.above.clear();
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        if self.new.is_empty() {
+            return;
+        }
+        // Somebody else who began at the same time works here now.
+        let Ok(_lock) = durable::Lock::take(&self.root) else {
+            return;
+        };
+        // Nothing depends on these; what cannot be removed stays.
+        for path in &self.new {
+            drop(fs::remove_dir_all(path).or_else(|_| fs::remove_file(path)));
+        }
+        for path in &self.above {
+            drop(fs::remove_dir(path));
+        }
+    }
+}
+
 /// What a verified reading of a repository found.
 pub struct Reading {
     /// Every target that is vouched for.
@@ -155,6 +190,30 @@ impl Repository {
             fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
         }
         Self::open(root)
+    }
+
+    /// As [`Repository::create`], and takes back what it made unless it is told to keep it.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn begin(root: &Path) -> Result<(Self, Begun)> {
+        let names = ["metadata", "targets", "datastore", ".lock"];
+        let mut new: Vec<PathBuf> = match root.join("metadata").exists() {
+            true => Vec::new(),
+            false => names.iter().map(|name| root.join(name)).collect(),
+        };
+        new.retain(|path| !path.exists());
+        let directories = root.ancestors().take_while(|above| !above.as_os_str().is_empty());
+        let above = directories
+            .filter(|above| !above.exists())
+            .map(Path::to_path_buf)
+            .collect();
+        let begun = Begun {
+            root: root.to_path_buf(),
+            new,
+            above,
+        };
+        Ok((Self::create(root)?, begun))
     }
 
     /// Becomes the one writer.

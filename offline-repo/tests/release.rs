@@ -58,6 +58,49 @@ fn a_list_says_what_was_verified_and_what_was_not() {
 }
 
 #[test]
+fn phases_are_told_where_there_is_no_terminal() {
+    let low = Low::published();
+    let build = build(low.directory.path(), "1.1.0");
+    for (more, phase) in [(&["--dry-run"][..], "reading parts: "), (&[], "copying: ")] {
+        let said = low.publish_build(&build, more).ends(0);
+        assert!(
+            said.err.contains(phase) && said.err.lines().count() == 1,
+            "{}",
+            said.err
+        );
+    }
+    let said = low.run("export --repo repository --out 2.bundle").ends(0);
+    assert!(
+        said.err.contains("compressing: ") && said.err.lines().count() == 1,
+        "{}",
+        said.err
+    );
+    assert_eq!(
+        low.run("export --repo repository --out 2.bundle --json").ends(0).err,
+        ""
+    );
+}
+
+/// What stood in the directory of a new gateway before is not touched.
+#[test]
+fn a_refused_import_leaves_no_directories() {
+    let low = Low::published();
+    fs::write(low.at("bad.bundle"), [b'x'; 10_000]).unwrap();
+    let trust = trust().display().to_string();
+    low.run(&format!("import bad.bundle --repo a/b/gateway --trust {trust}"))
+        .ends(3);
+    assert!(!low.at("a").exists());
+    fs::create_dir(low.at("gateway")).unwrap();
+    fs::write(low.at("gateway/notes"), "mine").unwrap();
+    low.import(&low.at("bad.bundle"), &[]).ends(3);
+    let left: Vec<_> = fs::read_dir(low.at("gateway"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(left, ["notes"]);
+}
+
+#[test]
 fn a_gateway_exports_in_turn() {
     let low = Low::published();
     let bundle = low.at("1.bundle");
@@ -117,6 +160,7 @@ fn signatures_are_renewed_without_a_build() {
         &place,
     ]);
     assert!(said.ends(1).err.contains("nothing to renew"));
+    assert!(!low.at("empty").exists());
 }
 
 #[test]
@@ -291,7 +335,7 @@ fn the_bundle_of_another_site_is_refused() {
     let low = Low::published();
     let bundle = low.at("1.bundle");
     let said = low.import_with(&bundle, &other_site().join("trust"), &[]).ends(3);
-    assert!(!low.at("gateway/metadata/timestamp.json").exists(), "{}", said.err);
+    assert!(!low.at("gateway").exists(), "{}", said.err);
     // The mistake is not remembered: with the right trust it is taken in, and afterwards the wrong one is still refused.
     low.import(&bundle, &[]).ends(0);
     low.import_with(&bundle, &other_site().join("trust"), &[]).ends(3);

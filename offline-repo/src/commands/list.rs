@@ -149,9 +149,9 @@ impl List {
                 .map(|role| format!("{} {}", role.name(), snapshot.of(*role).count()))
                 .collect();
             output::line(&format!(
-                "{} {} packages ({}), {}, from {}{}",
+                "{} {} ({}), {}, from {}{}",
                 snapshot.name,
-                snapshot.packages.len(),
+                output::count(snapshot.packages.len(), "package"),
                 roles.join(", "),
                 human(*bytes),
                 suites.join(", "),

@@ -54,11 +54,13 @@ impl Mirror {
             upstream: self.upstream.clone().map_or(Upstream::Machine, Upstream::Url),
             mode: if self.dry_run { Mode::DryRun } else { Mode::Write },
         };
-        let screen = Screen::new();
+        let screen = Screen::new(!self.json);
         let result = mirror::mirror(&spec, &store, &options, &mut |event| match event {
             Event::Lists => screen.say("asking the mirror for its lists".into()),
             Event::Verified { suite, .. } => screen.say(format!("{suite}: signature verified")),
-            Event::Resolved { role, packages } => screen.say(format!("{}: {packages} packages", role.name())),
+            Event::Resolved { role, packages } => {
+                screen.say(format!("{}: {}", role.name(), output::count(packages, "package")))
+            }
             Event::Fetched { done, total } => screen.bytes("fetching packages", done, total),
         });
         screen.end();
@@ -73,9 +75,9 @@ impl Mirror {
             (true, true) => "would be written",
         };
         output::line(&format!(
-            "snapshot {} {state}: {} packages, {}; {} {}",
+            "snapshot {} {state}: {}, {}; {} {}",
             summary.snapshot,
-            summary.packages,
+            output::count(summary.packages, "package"),
             human(summary.bytes),
             if self.dry_run { "to fetch:" } else { "fetched:" },
             human(summary.fetched_bytes),
@@ -173,7 +175,7 @@ fn stored(policy: &Policy, name: &str, store: &Store) -> Result<Proof> {
     let proof = upstream::verify(policy, &mut Directory(&directory))
         .with_context(|| format!("the snapshot {name} is not proved"))?;
     let total: u64 = proof.snapshot.packages.iter().map(|package| package.size).sum();
-    let screen = Screen::new();
+    let screen = Screen::new(false);
     let mut done = 0;
     for package in &proof.snapshot.packages {
         store

@@ -10,7 +10,7 @@ use clap::Args;
 use offline_repo::export::{self, Selection};
 use offline_repo::import;
 use offline_repo::publish;
-use offline_repo::repository::Repository;
+use offline_repo::repository::{Begun, Repository};
 use signing::clock;
 use signing::keys::Passphrase;
 use signing::output::{self, Exit, Refused};
@@ -89,7 +89,7 @@ impl Publish {
             true => Passphrase::new(b"unused".to_vec())?,
             false => Passphrase::obtain(self.passphrase_file.as_deref(), "Passphrase of the site's keys: ")?,
         };
-        let (repository, _rehearsal) = repository(&self.repo, self.dry_run)?;
+        let (repository, place) = repository(&self.repo, self.dry_run)?;
         let options = publish::Options {
             site: &site,
             passphrase: &passphrase,
@@ -102,12 +102,13 @@ impl Publish {
                 publish::Mode::Write
             },
         };
-        let screen = Screen::new();
+        let screen = Screen::new(!self.json);
         let result = publish::publish(&repository, &options, &mut |done, total| {
-            screen.bytes("copying", done, total)
+            screen.bytes(if self.dry_run { "reading parts" } else { "copying" }, done, total)
         });
         screen.end();
         let summary = result.with_context(|| format!("cannot publish in {}", self.repo.display()))?;
+        place.keep();
         if self.json {
             output::json(&summary)?;
             return Ok(Exit::Done);
@@ -174,7 +175,7 @@ impl Export {
         if self.out.is_dir() {
             bail!("--out {} is a directory: name the bundle's file", self.out.display());
         }
-        let screen = Screen::new();
+        let screen = Screen::new(!self.json);
         let result = export::export(
             &repository,
             &root,
@@ -233,13 +234,13 @@ pub struct Import {
 impl Import {
     pub fn run(&self) -> Result<Exit> {
         let trust = Trust::open(&self.trust)?;
-        let (repository, _rehearsal) = repository(&self.repo, self.dry_run)?;
+        let (repository, place) = repository(&self.repo, self.dry_run)?;
         let mode = if self.dry_run {
             import::Mode::DryRun
         } else {
             import::Mode::Write
         };
-        let screen = Screen::new();
+        let screen = Screen::new(false);
         let result = import::import(
             &self.bundle,
             &repository,
@@ -252,6 +253,7 @@ impl Import {
         );
         screen.end();
         let summary = result.with_context(|| format!("{} is not imported", self.bundle.display()))?;
+        place.keep();
         if self.json {
             output::json(&summary)?;
             return Ok(Exit::Done);
@@ -272,13 +274,31 @@ impl Import {
     }
 }
 
-/// The repository, made where there is none. A dry run makes nothing: its empty one lies elsewhere until it is dropped.
-fn repository(place: &Path, dry_run: bool) -> Result<(Repository, Option<TempDir>)> {
+/// Where a command works.
+enum Place {
+    /// In the repository, which may be new.
+    Real(Begun),
+    /// In an empty one elsewhere.
+    Rehearsal(#[allow(dead_code)] TempDir),
+}
+
+impl Place {
+    fn keep(self) {
+        if let Self::Real(begun) = self {
+            begun.keep();
+        }
+    }
+}
+
+/// The repository, made where there is none, and gone again when the command fails. A dry run makes nothing: its empty one
+/// lies elsewhere until it is dropped.
+fn repository(place: &Path, dry_run: bool) -> Result<(Repository, Place)> {
     if dry_run && !place.join("metadata").is_dir() {
         let rehearsal = tempfile::tempdir().context("cannot make a temporary directory")?;
-        return Ok((Repository::create(rehearsal.path())?, Some(rehearsal)));
+        return Ok((Repository::create(rehearsal.path())?, Place::Rehearsal(rehearsal)));
     }
-    Ok((Repository::create(place)?, None))
+    let (repository, begun) = Repository::begin(place)?;
+    Ok((repository, Place::Real(begun)))
 }
 
 fn warn(text: &str) {
