@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The commands of `bastide-sign`.
 
+mod ceremony;
 mod sign;
 mod site;
 mod verify;
@@ -46,6 +47,18 @@ Examples:
   bastide-sign site check --site site --passphrase-file passphrase"
     )]
     Site(site::SiteCommand),
+    /// Make and change the TUF root with several custodians
+    #[command(
+        subcommand,
+        after_long_help = "\
+plan makes a request; each custodian signs it alone; assemble makes the root.
+
+Examples:
+  bastide-sign ceremony plan --root 1.root.json --days 1825 \\
+    --out request.json
+  bastide-sign ceremony sign request.json --root 1.root.json --dry-run"
+    )]
+    Ceremony(ceremony::CeremonyCommand),
     /// Sign a file with the site's OpenPGP release key
     Openpgp(sign::OpenPgp),
     /// Sign a UEFI boot image with the site's db key
@@ -79,6 +92,7 @@ impl PassphraseArgs {
 pub fn run(cli: &Cli) -> Result<()> {
     match &cli.command {
         Command::Site(command) => site::run(command),
+        Command::Ceremony(command) => ceremony::run(command),
         Command::Openpgp(command) => sign::openpgp(command),
         Command::Secureboot(command) => sign::secure_boot(command),
         Command::Verify(command) => verify::run(command),

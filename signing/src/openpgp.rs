@@ -24,6 +24,8 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
+pub use sequoia_openpgp::Cert;
+use sequoia_openpgp::KeyHandle;
 use sequoia_openpgp::parse::Parse;
 use sequoia_openpgp::parse::stream::{
     DetachedVerifierBuilder, GoodChecksum, MessageLayer, MessageStructure, VerificationError, VerificationHelper,
@@ -31,10 +33,9 @@ use sequoia_openpgp::parse::stream::{
 };
 use sequoia_openpgp::policy::StandardPolicy;
 use sequoia_openpgp::types::SignatureType;
-use sequoia_openpgp::{Cert, KeyHandle};
 use serde::Serialize;
 
-pub use keyring::read_keyring;
+pub use keyring::{parse_keyring, read_keyring};
 pub use sign::{Generated, generate, sign_detached};
 
 use crate::digest::BLOCK;

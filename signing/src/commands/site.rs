@@ -156,7 +156,7 @@ fn make(args: &Init) -> Result<()> {
 }
 
 /// A passphrase for new keys: typed twice, as a typing error would lose them all.
-fn new_passphrase(args: &PassphraseArgs) -> Result<Passphrase> {
+pub fn new_passphrase(args: &PassphraseArgs) -> Result<Passphrase> {
     let first = args.obtain("Passphrase for the new keys: ")?;
     if args.passphrase_file.is_none() && !first.same_as(&Passphrase::ask("The same again: ")?) {
         bail!("the two passphrases differ; nothing was made");

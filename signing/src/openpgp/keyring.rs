@@ -21,12 +21,20 @@ pub fn read_keyring(path: &Path) -> Result<Vec<Cert>, OpenPgpError> {
         path: path.to_path_buf(),
         source,
     })?;
+    parse_keyring(path, &bytes)
+}
+
+/// As [`read_keyring`], for the content of a file that was read; `path` names it in errors.
+///
+/// # Errors
+/// When it holds anything that is not a certificate.
+pub fn parse_keyring(path: &Path, bytes: &[u8]) -> Result<Vec<Cert>, OpenPgpError> {
     let unusable = |reason: String| OpenPgpError::Keyring {
         path: path.to_path_buf(),
         reason,
     };
     let mut certs = Vec::new();
-    for block in blocks(&bytes) {
+    for block in blocks(bytes) {
         let parser = CertParser::from_bytes(block).map_err(|error| unusable(super::flat(&error)))?;
         for cert in parser {
             certs.push(

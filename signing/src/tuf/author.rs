@@ -346,7 +346,7 @@ impl Header {
 }
 
 /// A time as section 4.1 wants it: UTC, whole seconds.
-fn seconds(time: DateTime<Utc>) -> String {
+pub(crate) fn seconds(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
@@ -409,7 +409,7 @@ fn envelope<T: Role + Serialize>(signed: &T, signers: &[&dyn Signer]) -> Result<
 }
 
 /// Indented JSON with sorted keys and a line feed at its end.
-fn print(mut value: Value) -> Result<Vec<u8>> {
+pub(super) fn print(mut value: Value) -> Result<Vec<u8>> {
     value.sort_all_objects();
     let mut bytes = serde_json::to_vec_pretty(&value)?;
     bytes.push(b'\n');

@@ -28,7 +28,7 @@ pub struct Bounds {
 }
 
 /// Parses with the bounds that fit metadata of our own making.
-pub(super) fn parse_default(bytes: &[u8]) -> Result<Value, serde_json::Error> {
+pub(crate) fn parse_default(bytes: &[u8]) -> Result<Value, serde_json::Error> {
     let limits = super::limits::Limits::default();
     parse(bytes, limits.json())
 }
@@ -47,7 +47,7 @@ pub(super) fn parse(bytes: &[u8], bounds: Bounds) -> Result<Value, serde_json::E
 }
 
 /// The canonical form (OLPC canonical JSON) of a value.
-pub(super) fn canonical(value: &Value) -> Result<Vec<u8>, serde_json::Error> {
+pub(crate) fn canonical(value: &Value) -> Result<Vec<u8>, serde_json::Error> {
     let mut bytes = Vec::new();
     value.serialize(&mut serde_json::Serializer::with_formatter(
         &mut bytes,

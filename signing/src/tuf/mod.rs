@@ -1,20 +1,23 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The Update Framework, specification 1.0.34: writing a repository's metadata and following it.
 //!
-//! [`author`] builds and signs metadata, [`repository`] edits a repository on disk, [`client`] is the detailed client workflow of section 5, [`datastore`] what a client
-//! remembers, [`source`] where the bytes come from and [`trail`] the record of what was verified with which keys. Types for keys and for the metadata that is written are `tough`'s.
+//! [`author`] builds and signs metadata, [`repository`] edits a repository on disk, [`client`] is the detailed client
+//! workflow of section 5, [`datastore`] what a client remembers, [`source`] where the bytes come from, [`trail`] the record
+//! of what was verified with which keys and [`root`] one root and its successor, apart from a repository. Types for keys and
+//! for the metadata that is written are `tough`'s.
 
 pub mod author;
 pub mod client;
 pub mod datastore;
 pub mod error;
 pub mod hashes;
-mod json;
+pub(crate) mod json;
 pub mod limits;
 mod model;
 pub mod names;
 pub mod repository;
 mod role_keys;
+pub mod root;
 pub mod source;
 pub mod trail;
 
