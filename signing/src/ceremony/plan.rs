@@ -55,8 +55,10 @@ impl Plan {
     /// # Errors
     /// A refusal when the new root would break a rule.
     pub fn request(&self, old: Option<&TrustedRoot>, now: DateTime<Utc>) -> Result<Request> {
-        let now = now.with_nanosecond(0).unwrap_or(now);
-        let mut new = match (old, self.expires) {
+        // Metadata counts whole seconds.
+        let whole = |time: DateTime<Utc>| time.with_nanosecond(0).unwrap_or(time);
+        let now = whole(now);
+        let mut new = match (old, self.expires.map(whole)) {
             (Some(old), expires) => RootState {
                 version: old.state.version.saturating_add(1),
                 signed_at: now,

@@ -215,6 +215,8 @@ struct Text(String);
 
 impl Text {
     fn line(&mut self, indent: usize, line: &str) {
+        // What goes on stands below the text of a numbered line or of one with a dash.
+        let hang = indent + if line.as_bytes().get(1) == Some(&b'.') { 3 } else { 2 };
         let mut column = 0;
         for (at, word) in line.split(' ').enumerate() {
             let wide = word.chars().count();
@@ -223,8 +225,8 @@ impl Text {
                 column = indent + wide;
             } else if column + 1 + wide > WIDTH {
                 self.0.push('\n');
-                self.0.push_str(&" ".repeat(indent + 2));
-                column = indent + 2 + wide;
+                self.0.push_str(&" ".repeat(hang));
+                column = hang + wide;
             } else {
                 self.0.push(' ');
                 column += 1 + wide;

@@ -62,18 +62,17 @@ is named and passed over. Writes N.root.json and transcript.txt once enough
 keys have signed; until then it says who is missing and ends with 3.
 
 Examples:
-  bastide-sign ceremony assemble --request renewal.json --root 1.root.json \\
+  bastide-sign ceremony assemble renewal.json --root 1.root.json \\
     --out renewed anna.fragment.json ben.fragment.json
-  bastide-sign ceremony assemble --request renewal.json --root 1.root.json \\
+  bastide-sign ceremony assemble renewal.json --root 1.root.json \\
     --out renewed fragments --json")]
 pub struct Assemble {
     /// Signing request
-    #[arg(long, value_name = "FILE")]
     request: PathBuf,
     #[command(flatten)]
     root: RootArgs,
     /// Fragments, and directories with *.fragment.json in them
-    #[arg(required = true, value_name = "FRAGMENT")]
+    #[arg(required = true, value_name = "FILE")]
     fragments: Vec<PathBuf>,
     /// Directory for the new root and the transcript
     #[arg(long, value_name = "DIR")]

@@ -28,7 +28,7 @@ GnuPG makes such a signature too: gpg --armor --detach-sign transcript.txt
 
 Examples:
   bastide-sign ceremony sign-transcript renewed/transcript.txt \\
-    --root 1.root.json --openpgp-key anna/anna.openpgp.asc \\
+    --root 1.root.json --key anna/anna.openpgp.asc \\
     --passphrase-file passphrase")]
 pub struct SignTranscript {
     /// Transcript
@@ -37,7 +37,7 @@ pub struct SignTranscript {
     root: RootArgs,
     /// Your OpenPGP key
     #[arg(long, value_name = "FILE")]
-    openpgp_key: PathBuf,
+    key: PathBuf,
     /// Where the signature goes [default: TRANSCRIPT.KEY.asc]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -98,7 +98,7 @@ pub fn sign(args: &SignTranscript) -> Result<()> {
     let text = read(&args.transcript)?;
     let context = || format!("checking {}", args.transcript.display());
     Transcript::verify(&text, old.as_ref()).with_context(context)?;
-    let path = &args.openpgp_key;
+    let path = &args.key;
     let key = read_bounded(path, MAX_FILE).with_context(|| format!("cannot read {}", path.display()))?;
     let fingerprint = match &read_keyring(path)?[..] {
         [cert] => cert.fingerprint().to_hex(),
