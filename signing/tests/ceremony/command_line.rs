@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use serde_json::Value;
+use signing::durable::write_private;
 use signing::process::Cmd;
 use tempfile::TempDir;
 
@@ -24,8 +25,8 @@ fn run(directory: &Path, line: &str) -> Said {
 /// The keys of four custodians and the roles, and a first root, made once: each key is a key derivation.
 fn bench() -> TempDir {
     let make = |place: &Path| {
-        fs::write(place.join("passphrase"), format!("{SECRET}\n")).unwrap();
-        fs::write(place.join("wrong"), "wrong\n").unwrap();
+        write_private(&place.join("passphrase"), format!("{SECRET}\n").as_bytes()).unwrap();
+        write_private(&place.join("wrong"), b"wrong\n").unwrap();
         for name in ["Anna", "Ben", "Cleo", "Dora"] {
             let line = format!(
                 "--name {name} --dir {} --passphrase-file passphrase",
@@ -221,6 +222,14 @@ fn what_is_not_as_told_is_refused_and_nothing_is_written() {
         &format!("ceremony sign-transcript done/transcript.txt {line}"),
     )
     .fails(3, &["words differ"]);
+    // Nor does a key that others can get at give one.
+    fs::set_permissions(at("anna/anna.openpgp.asc"), fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(at("done/transcript.txt"), text).unwrap();
+    run(
+        bench.path(),
+        &format!("ceremony sign-transcript done/transcript.txt {line}"),
+    )
+    .fails(3, &["is not private"]);
     assert_eq!(common::files_below(&at("done")).len(), 2);
 }
 

@@ -13,7 +13,7 @@ use signing::digest::read_bounded;
 use signing::openpgp::{self, Cert, MAX_SIGNATURE, parse_keyring, read_keyring};
 use signing::output::Refused;
 use signing::tuf::root::signed_part;
-use signing::{clock, durable, output};
+use signing::{clock, durable, keys, output};
 
 use super::{RootArgs, files};
 use crate::commands::{PassphraseArgs, time};
@@ -99,8 +99,8 @@ pub fn sign(args: &SignTranscript) -> Result<()> {
     let context = || format!("checking {}", args.transcript.display());
     Transcript::verify(&text, old.as_ref()).with_context(context)?;
     let path = &args.key;
-    let key = read_bounded(path, MAX_FILE).with_context(|| format!("cannot read {}", path.display()))?;
-    let fingerprint = match &read_keyring(path)?[..] {
+    let key = keys::read_private(path, MAX_FILE)?;
+    let fingerprint = match &parse_keyring(path, &key)?[..] {
         [cert] => cert.fingerprint().to_hex(),
         several => anyhow::bail!("{} holds {} keys, not one", path.display(), several.len()),
     };
