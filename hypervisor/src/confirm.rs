@@ -4,6 +4,7 @@
 //! A release on trial was started once by BootNext, and the firmware cleared that before it started the image: whatever
 //! goes wrong, the next start is the old slot. Only [`confirm`] changes the boot order, and only when the host is healthy.
 
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -94,13 +95,14 @@ fn keep(machine: &Machine, here: &Here) -> Result<()> {
 pub(crate) fn put_first(machine: &Machine, table: &Table, slot: Slot) -> Result<()> {
     Firmware::new(&machine.efibootmgr).put_first(table, slot)?;
     let esp = Esp::writable(machine, table)?;
-    let digest = |name| Sha256::of_file(&esp.path(name)).map(|(digest, _)| digest);
-    let image = digest(slot.boot_image())
-        .with_context(|| format!("cannot read the boot image {}", esp.path(slot.boot_image()).display()))?;
-    if digest(FALLBACK_IMAGE).is_ok_and(|fallback| fallback == image) {
+    let image = esp.read(slot.boot_image())?;
+    let fallback = esp.path(FALLBACK_IMAGE);
+    let same = fs::metadata(&fallback).is_ok_and(|found| found.len() == image.len() as u64)
+        && Sha256::of_file(&fallback).is_ok_and(|(digest, _)| digest == Sha256::of(&image));
+    if same {
         return Ok(());
     }
-    esp.write(FALLBACK_IMAGE, &esp.read(slot.boot_image())?)
+    esp.write(FALLBACK_IMAGE, &image)
 }
 
 /// What the guard did.

@@ -218,7 +218,7 @@ pub fn update<S: Source>(machine: &Machine, source: S, depth: Depth, watch: &mut
         let total = written.iter().map(|(_, length)| length).sum();
         let mut before = 0;
         for (back, length) in written {
-            back.finish(watch, before, total)?;
+            back.finish(&mut client, watch, before, total)?;
             before += length;
         }
         Ok(((), "the device holds what was signed".into()))

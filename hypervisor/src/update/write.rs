@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Bytes into a partition and back out of it, at the same time: what has reached the device is read back while the next bytes
-//! are fetched.
+//! are fetched. They are hashed once, as the device gives them back: that proves the release and the device in one.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::libc;
-use signing::digest::{BLOCK, Hasher, Sha256};
+use signing::digest::BLOCK;
+use signing::tuf::hashes::Check;
 use signing::tuf::{Client, Source, VerifiedTarget};
 
 use super::{Step, judged};
@@ -29,8 +30,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Direct reads need memory and offsets at multiples of the device's block; this is a multiple of all.
 const ALIGN: usize = 4096;
 
-/// Streams a verified target into a partition, and starts to read it back. The target's hash is known to be good only when this
-/// returns, and the device only when the [`ReadBack`] is finished, so the partition is not named as a slot before.
+/// Streams a target into a partition, and starts to read it back. Nothing is verified before the [`ReadBack`] is finished, so
+/// the partition is not named as a slot before.
 pub(super) fn stream<S: Source>(
     client: &mut Client<S>,
     target: &VerifiedTarget,
@@ -56,7 +57,10 @@ pub(super) fn stream<S: Source>(
         total: target.length,
         back: &back.kept,
     };
-    client.fetch(target, &mut sink).map_err(judged).with_context(what)?;
+    client
+        .fetch_unchecked(target, &mut sink)
+        .map_err(judged)
+        .with_context(what)?;
     file.sync_all().with_context(what)?;
     back.tell(target.length);
     Ok(back)
@@ -103,7 +107,7 @@ pub(super) struct ReadBack {
     partition: Partition,
     kept: Sender<u64>,
     done: Arc<AtomicU64>,
-    thread: JoinHandle<io::Result<Sha256>>,
+    thread: JoinHandle<io::Result<bool>>,
 }
 
 impl ReadBack {
@@ -115,13 +119,13 @@ impl ReadBack {
             .with_context(|| format!("cannot read {}", partition.node.display()))?;
         let (kept, ends) = channel();
         let done = Arc::new(AtomicU64::new(0));
-        let (length, count) = (target.length, Arc::clone(&done));
+        let (check, length, count) = (target.check(), target.length, Arc::clone(&done));
         Ok(Self {
             target: target.clone(),
             partition: partition.clone(),
             kept,
             done,
-            thread: thread::spawn(move || read_back(file, &ends, length, &count)),
+            thread: thread::spawn(move || read_back(file, &ends, check, length, &count)),
         })
     }
 
@@ -130,8 +134,17 @@ impl ReadBack {
         let _ = self.kept.send(end);
     }
 
-    /// Waits until all is read, and compares its hash. `before` bytes of `total` were read by others.
-    pub(super) fn finish(self, watch: &mut dyn Watch<Step>, before: u64, total: u64) -> Result<()> {
+    /// Waits until all is read, and compares its digests. `before` bytes of `total` were read by others.
+    ///
+    /// # Errors
+    /// A refusal when the release itself is not what was signed; else when the device failed.
+    pub(super) fn finish<S: Source>(
+        self,
+        client: &mut Client<S>,
+        watch: &mut dyn Watch<Step>,
+        before: u64,
+        total: u64,
+    ) -> Result<()> {
         let node = self.partition.node.display();
         let mut told = 0;
         while !self.thread.is_finished() {
@@ -142,28 +155,38 @@ impl ReadBack {
                 watch.event(Event::progress(Step::ReadBack, before + done, total))?;
             }
         }
-        let found = match self.thread.join() {
-            Ok(found) => found.with_context(|| format!("cannot read {} back from {node}", self.target.name))?,
+        let holds = match self.thread.join() {
+            Ok(holds) => holds.with_context(|| format!("cannot read {} back from {node}", self.target.name))?,
             Err(_) => bail!("the thread that read {node} back ended in a panic"),
         };
-        watch.event(Event::progress(Step::ReadBack, before + self.target.length, total))?;
-        if found != self.target.sha256 {
+        if !holds {
+            // Which of the two it was, the release on the stick or the disk, tells the release itself.
+            client
+                .fetch(&self.target, &mut io::sink())
+                .map_err(judged)
+                .with_context(|| format!("cannot use {}", self.target.name))?;
             bail!(
                 "{node} reads back otherwise than {} was written: the disk is failing, replace it",
                 self.target.name
             );
         }
+        watch.event(Event::progress(Step::ReadBack, before + self.target.length, total))?;
         Ok(())
     }
 }
 
-fn read_back(mut file: File, ends: &Receiver<u64>, length: u64, done: &AtomicU64) -> io::Result<Sha256> {
+fn read_back(
+    mut file: File,
+    ends: &Receiver<u64>,
+    mut check: Check,
+    length: u64,
+    done: &AtomicU64,
+) -> io::Result<bool> {
     let mut memory = vec![0; BLOCK + ALIGN];
     let offset = memory.as_ptr().align_offset(ALIGN);
     let block = memory
         .get_mut(offset..offset + BLOCK)
         .ok_or_else(|| io::Error::other("no aligned memory"))?;
-    let mut hasher = Hasher::new();
     let (mut at, mut end) = (0, 0);
     while at < length {
         // Whole blocks only, until the writer is through: an end in the middle of one would be read twice.
@@ -178,20 +201,27 @@ fn read_back(mut file: File, ends: &Receiver<u64>, length: u64, done: &AtomicU64
             ));
         }
         let used = usize::try_from(length - at).unwrap_or(usize::MAX).min(count);
-        hasher.update(&block[..used]);
+        check.update(&block[..used]);
         at += used as u64;
         done.store(at, Ordering::Relaxed);
     }
-    Ok(hasher.finish().0)
+    Ok(check.holds())
 }
 
 #[cfg(test)]
 mod tests {
+    use signing::digest::Sha256;
+    use signing::tuf::hashes::Hashes;
+
     use super::*;
 
-    /// Reads a file of `held` bytes back as one of `length`, told of these ends; and the hash of what should be there.
-    fn read(held: usize, length: usize, ends: &[u64]) -> (io::Result<Sha256>, Sha256) {
-        let bytes: Vec<u8> = (0..length.max(held)).map(|at| (at / 7) as u8).collect();
+    /// Reads a file of `held` bytes back as one of `length`, told of these ends, against the digest of what should be there.
+    fn read(held: usize, length: usize, ends: &[u64], flip: Option<usize>) -> io::Result<bool> {
+        let mut bytes: Vec<u8> = (0..length.max(held)).map(|at| (at / 7) as u8).collect();
+        let check = Hashes::of(Sha256::of(&bytes[..length])).check();
+        if let Some(at) = flip {
+            bytes[at] ^= 1;
+        }
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&bytes[..held]).unwrap();
         io::Seek::rewind(&mut file).unwrap();
@@ -200,27 +230,25 @@ mod tests {
             kept.send(*end).unwrap();
         }
         drop(kept);
-        let mut hasher = Hasher::new();
-        hasher.update(&bytes[..length]);
-        (
-            read_back(file, &told, length as u64, &AtomicU64::new(0)),
-            hasher.finish().0,
-        )
+        read_back(file, &told, check, length as u64, &AtomicU64::new(0))
     }
 
     #[test]
     fn what_was_written_is_read_to_its_last_byte_and_no_further() {
         let length = 2 * BLOCK + 5;
         for ends in [&[length as u64][..], &[7, BLOCK as u64 + 9, length as u64]] {
-            let (found, wanted) = read(length + 4000, length, ends);
-            assert_eq!(found.unwrap(), wanted);
+            assert!(read(length + 4000, length, ends, None).unwrap());
+            assert!(read(length + 4000, length, ends, Some(length)).unwrap());
+            for flipped in [0, BLOCK, length - 1] {
+                assert!(!read(length + 4000, length, ends, Some(flipped)).unwrap());
+            }
         }
     }
 
     #[test]
     fn a_writer_that_gave_up_and_a_short_device_are_no_success() {
         let length = 2 * BLOCK;
-        assert!(read(length, length, &[BLOCK as u64]).0.is_err());
-        assert!(read(length - 4096, length, &[length as u64]).0.is_err());
+        assert!(read(length, length, &[BLOCK as u64], None).is_err());
+        assert!(read(length - 4096, length, &[length as u64], None).is_err());
     }
 }

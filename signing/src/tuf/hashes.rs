@@ -45,8 +45,9 @@ impl Hashes {
         Ok(hashes)
     }
 
-    #[cfg(test)]
-    pub(super) const fn of(sha256: Sha256) -> Self {
+    /// The one digest.
+    #[must_use]
+    pub const fn of(sha256: Sha256) -> Self {
         Self {
             sha256: Some(sha256.0),
             sha512: None,
@@ -78,7 +79,8 @@ impl Hashes {
     }
 
     /// Starts to check a stream.
-    pub(super) fn check(&self) -> Check {
+    #[must_use]
+    pub fn check(&self) -> Check {
         Check {
             sha256: self.sha256.map(|wanted| (Context::new(&SHA256), wanted)),
             sha512: self.sha512.map(|wanted| (Context::new(&SHA512), wanted)),
@@ -87,13 +89,14 @@ impl Hashes {
 }
 
 /// The digests of a stream, compared at its end.
-pub(super) struct Check {
+pub struct Check {
     sha256: Option<(Context, [u8; 32])>,
     sha512: Option<(Context, [u8; 64])>,
 }
 
 impl Check {
-    pub(super) fn update(&mut self, bytes: &[u8]) {
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
         if let Some((context, _)) = &mut self.sha256 {
             context.update(bytes);
         }
@@ -102,7 +105,9 @@ impl Check {
         }
     }
 
-    pub(super) fn holds(self) -> bool {
+    /// Whether all bytes together have every digest that is named.
+    #[must_use]
+    pub fn holds(self) -> bool {
         let first = self
             .sha256
             .is_none_or(|(context, wanted)| context.finish().as_ref() == wanted);

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::super::datastore::role_name;
 use super::super::error::TufError;
-use super::super::hashes::Hashes;
+use super::super::hashes::{Check, Hashes};
 use super::super::model::{MetaFile, Result, SignedFile, Target, Targets};
 use super::super::names::{check_target_name, encode_role};
 use super::super::role_keys::RoleKeys;
@@ -36,6 +36,14 @@ pub struct VerifiedTarget {
     pub role: String,
     #[serde(skip)]
     hashes: Hashes,
+}
+
+impl VerifiedTarget {
+    /// Starts to check bytes that are said to be this target.
+    #[must_use]
+    pub fn check(&self) -> Check {
+        self.hashes.check()
+    }
 }
 
 #[cfg(test)]
@@ -314,7 +322,17 @@ impl<S: Source> Client<S> {
     /// # Errors
     /// When it is missing, longer, shorter or different. What `sink` received then is not verified and must not be used.
     pub fn fetch(&mut self, target: &VerifiedTarget, sink: &mut dyn Write) -> Result<()> {
-        self.stream(&target.name, target.length, &target.hashes, sink)
+        let check = target.hashes.check();
+        self.stream(&target.name, target.length, &target.hashes, Some(check), sink)
+    }
+
+    /// As [`Client::fetch`], but the digests are left to a caller who reads what `sink` kept again in any case. It is not verified
+    /// until [`VerifiedTarget::check`] holds over all of it.
+    ///
+    /// # Errors
+    /// When it is missing, longer or shorter.
+    pub fn fetch_unchecked(&mut self, target: &VerifiedTarget, sink: &mut dyn Write) -> Result<()> {
+        self.stream(&target.name, target.length, &target.hashes, None, sink)
     }
 
     /// As [`Client::fetch`], for a target that [`Client::locate`] found.
@@ -322,14 +340,21 @@ impl<S: Source> Client<S> {
     /// # Errors
     /// As [`Client::fetch`].
     pub fn fetch_located(&mut self, target: &Located, sink: &mut dyn Write) -> Result<()> {
-        self.stream(&target.name, target.length, &target.hashes, sink)
+        let check = target.hashes.check();
+        self.stream(&target.name, target.length, &target.hashes, Some(check), sink)
     }
 
-    fn stream(&mut self, name: &str, length: u64, hashes: &Hashes, sink: &mut dyn Write) -> Result<()> {
+    fn stream(
+        &mut self,
+        name: &str,
+        length: u64,
+        hashes: &Hashes,
+        mut check: Option<Check>,
+        sink: &mut dyn Write,
+    ) -> Result<()> {
         let path = self.place(name, hashes);
         let what = format!("target {name:?}");
         let mut reader = self.source.target(&path)?.ok_or_else(|| missing(&path))?;
-        let mut check = hashes.check();
         let mut block = vec![0; BLOCK];
         let mut taken = 0;
         loop {
@@ -347,7 +372,9 @@ impl<S: Source> Client<S> {
                     detail: format!("it is longer than the {length} bytes that are signed"),
                 });
             }
-            check.update(&block[..count]);
+            if let Some(check) = &mut check {
+                check.update(&block[..count]);
+            }
             sink.write_all(&block[..count]).map_err(|source| TufError::Sink {
                 name: name.to_owned(),
                 source,
@@ -360,7 +387,7 @@ impl<S: Source> Client<S> {
             });
         }
         // 5.7.3: verify that its hashes match the targets metadata.
-        if check.holds() {
+        if check.is_none_or(Check::holds) {
             Ok(())
         } else {
             Err(TufError::HashMismatch { what })
