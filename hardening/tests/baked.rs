@@ -194,3 +194,18 @@ fn what_is_no_repository_is_refused_in_a_line() {
     assert!(said.out.is_empty());
     said.fails(3, &["it is no repository", "metadata"]);
 }
+
+#[test]
+fn a_pipe_in_a_gateways_memory_is_not_waited_for() {
+    let gateway = Gateway::new();
+    gateway.import();
+    for name in ["root.json", "targets.json", "role.host.json"] {
+        let place = gateway.memory(name);
+        let kept = fs::read(&place).unwrap();
+        common::pipe(&place);
+        assert_ne!(gateway.audit().outcome, Outcome::Pass, "{name}");
+        fs::remove_file(&place).unwrap();
+        fs::write(&place, kept).unwrap();
+    }
+    assert_pass(&gateway.audit());
+}

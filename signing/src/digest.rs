@@ -141,6 +141,14 @@ pub fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     read_to_limit(&mut File::open(path)?, limit)
 }
 
+/// As [`read_bounded`], of a regular file and nothing else: a pipe in its stead would be waited for without end.
+///
+/// # Errors
+/// As [`read_bounded`] and [`open_regular`].
+pub fn read_regular(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    read_to_limit(&mut open_regular(path)?, limit)
+}
+
 /// As [`read_bounded`], for any reader.
 ///
 /// # Errors
@@ -202,5 +210,13 @@ mod tests {
             assert!(open_regular(Path::new(path)).is_err(), "{path}");
         }
         assert!(open_regular(&std::env::current_exe().unwrap()).is_ok());
+    }
+
+    #[test]
+    fn a_pipe_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe");
+        crate::process::Cmd::new("mkfifo").arg(&pipe).run().unwrap();
+        assert!(read_regular(&pipe, 10).is_err());
     }
 }

@@ -10,7 +10,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use signing::digest::{Sha256, read_bounded};
+use signing::digest::{Sha256, read_regular};
 use signing::tuf::trail::TrailFile;
 
 use super::release::{Audited, Question};
@@ -74,7 +74,7 @@ fn names(directory: &Path) -> io::Result<(Vec<String>, Vec<Finding>)> {
 }
 
 fn judge(directory: &Path, names: Vec<String>, audited: &Audited, question: Question<'_>) -> Vec<Finding> {
-    let read = |name: &str| match read_bounded(&directory.join(name), LIMIT) {
+    let read = |name: &str| match read_regular(&directory.join(name), LIMIT) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(format!("cannot read {}: {error}", directory.join(name).display())),

@@ -318,7 +318,7 @@ impl Directory {
 
 impl Disk for Directory {
     fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
-        match digest::read_bounded(&self.path.join(name), MAX_STORED) {
+        match digest::read_regular(&self.path.join(name), MAX_STORED) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),

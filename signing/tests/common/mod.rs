@@ -241,6 +241,24 @@ pub fn copy(from: &Path, to: &Path) {
     Cmd::new("cp").arg("-a").arg(from.join(".")).arg(to).run().unwrap();
 }
 
+/// A tree as a root file system, made as iso-build makes it; blocks have 4096 bytes by default.
+pub fn erofs(tree: &Path) -> Vec<u8> {
+    let directory = tempfile::tempdir().unwrap();
+    let image = directory.path().join("image");
+    Cmd::new("mkfs.erofs")
+        .args(["-d1", "-x2", "-T0", "-Eforce-inode-extended"])
+        .args([&image, tree])
+        .run()
+        .unwrap();
+    fs::read(image).unwrap()
+}
+
+/// Puts a pipe in the place of a file: who opens it to read waits for a writer.
+pub fn pipe(path: &Path) {
+    drop(fs::remove_file(path));
+    Cmd::new("mkfifo").arg(path).run().unwrap();
+}
+
 /// Flips one bit in the middle of a file, in place but not through hard links.
 pub fn flip(path: &Path) {
     let mut bytes = fs::read(path).unwrap();

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use super::super::datastore::{Directory, Disk};
 use super::super::{Client, Datastore, Limits, Memory, TufError};
 use super::fixture::{Files, Fixture, key, today};
+use crate::process::Cmd;
 
 const ROOT: &str = "host/1.0.0/root.erofs";
 
@@ -229,6 +230,21 @@ fn a_damaged_memory_is_an_error_and_not_an_empty_memory() {
             .unwrap_err();
         assert!(matches!(error, TufError::DatastoreDamaged { .. }), "{prefix}: {error}");
         assert!(!error.is_refusal(), "the repository was not judged");
+    }
+}
+
+#[test]
+fn a_pipe_in_the_memory_is_not_waited_for() {
+    let fixture = Fixture::new();
+    for name in ["root.json", "targets.json", "role.host.json"] {
+        let directory = tempfile::tempdir().unwrap();
+        let root = fixture.file("1.root.json");
+        update(&fixture.files, Datastore::create(directory.path(), root).unwrap()).unwrap();
+        let place = directory.path().join(name);
+        fs::remove_file(&place).unwrap();
+        Cmd::new("mkfifo").arg(&place).run().unwrap();
+        let error = Datastore::open(directory.path()).and_then(|store| update(&fixture.files, store));
+        assert!(matches!(error, Err(TufError::DatastoreIo { .. })), "{name}: {error:?}");
     }
 }
 
