@@ -10,6 +10,7 @@ use anyhow::{Context, Result, anyhow};
 use chrono::{DateTime, Utc};
 use clap::{Args, Parser, Subcommand};
 use signing::output::{self, Exit, Usage};
+use signing::site::TRUST_DIRECTORY;
 use signing::{clock, durable};
 
 use crate::facts::{Facts, Live, Recorded, Recorder};
@@ -20,9 +21,6 @@ use crate::trace::release::Question;
 use crate::trace::trust::Trust;
 use crate::trace::{bundle, host, iso, repository};
 use crate::verdict::Outcome;
-
-/// Where the image of a host has its trust directory.
-const TRUST: &str = "/usr/share/bastide/trust";
 
 /// Audit media, repositories, bundles and hosts: signatures to the pinned root, packages to upstream, hardening.
 #[derive(Debug, Parser)]
@@ -234,7 +232,7 @@ fn ask<T>(
     audit: impl FnOnce(Question<'_>) -> Result<T>,
 ) -> Result<(T, Trust, DateTime<Utc>)> {
     medium.reports.check()?;
-    let trust = Trust::open(medium.trust.as_deref().unwrap_or(Path::new(TRUST)))?;
+    let trust = Trust::open(medium.trust.as_deref().unwrap_or(Path::new(TRUST_DIRECTORY)))?;
     let now = medium.reports.at.unwrap_or_else(clock::now);
     let audited = audit(Question {
         trust: &trust,
@@ -249,7 +247,7 @@ fn ask<T>(
 fn run_host(args: &HostArgs) -> Result<ExitCode> {
     args.reports.check()?;
     let profile = Profile::shipped(&args.profile)?;
-    let trust = Trust::open(args.trust.as_deref().unwrap_or(Path::new(TRUST)))?;
+    let trust = Trust::open(args.trust.as_deref().unwrap_or(Path::new(TRUST_DIRECTORY)))?;
     let now = args.reports.at.unwrap_or_else(clock::now);
     let audit = |facts: &dyn Facts| {
         let name = facts.text("/proc/sys/kernel/hostname").ok().flatten();
@@ -357,7 +355,7 @@ fn profile(command: ProfileCommand) -> Result<ExitCode> {
                     writeln!(out, "{}", area.title())?;
                     for check in profile.checks.iter().filter(|check| check.area == area) {
                         let first = format!("  {:<12} ", check.id);
-                        writeln!(out, "{}", text::fold(&first, first.len(), &check.title))?;
+                        writeln!(out, "{}", output::fold(&first, first.len(), &check.title))?;
                     }
                 }
             }
@@ -374,14 +372,14 @@ fn profile(command: ProfileCommand) -> Result<ExitCode> {
                 output::json(&described(check))?;
                 return Ok(ExitCode::SUCCESS);
             }
-            writeln!(out, "{}\n", text::fold(&format!("{}: ", check.id), 4, &check.title))?;
+            writeln!(out, "{}\n", output::fold(&format!("{}: ", check.id), 4, &check.title))?;
             for (label, told) in [
                 ("why", check.rationale.as_str()),
                 ("looks at", &check.rule.words()),
                 ("remedy", &check.remedy),
                 ("references", &check.references.join("; ")),
             ] {
-                writeln!(out, "{}", text::fold(&format!("  {label:<11} "), 14, told))?;
+                writeln!(out, "{}", output::fold(&format!("  {label:<11} "), 14, told))?;
             }
         }
     }

@@ -15,6 +15,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statvfs::statvfs;
 use signing::digest::{self, Sha256};
 use signing::durable;
+use signing::release::MAX_BOOT_IMAGE;
 
 use crate::gpt::Table;
 use crate::machine::{Machine, read_text};
@@ -124,8 +125,7 @@ impl Esp {
     /// When it is missing or longer than a boot image can be.
     pub fn read(&self, name: &str) -> Result<Vec<u8>> {
         let place = self.path(name);
-        digest::read_bounded(&place, crate::update::MAX_BOOT_IMAGE)
-            .with_context(|| format!("cannot read {}", place.display()))
+        digest::read_bounded(&place, MAX_BOOT_IMAGE).with_context(|| format!("cannot read {}", place.display()))
     }
 
     /// Removes a file, and what an interrupted write of it left.

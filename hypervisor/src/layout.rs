@@ -184,8 +184,6 @@ pub fn minimum_disk() -> u64 {
 /// system partition.
 pub const FALLBACK_IMAGE: &str = "EFI/BOOT/BOOTX64.EFI";
 
-/// Kernel parameter that carries the root hash.
-pub const PARAM_ROOT_HASH: &str = "bastide.roothash";
 /// Kernel parameter that says what the image boots for: [`MODE_HOST`] or [`MODE_INSTALL`].
 pub const PARAM_MODE: &str = "bastide.mode";
 /// The mode of an installed host.
@@ -217,8 +215,6 @@ pub const ANSWER_FILE: &str = "/state/bastide/answer.toml";
 pub const OVERLAY_ETC: &str = "/state/overlay/etc";
 /// The overlay's upper directory for `/var`; its working directory stands beside it with `-work` appended.
 pub const OVERLAY_VAR: &str = "/state/overlay/var";
-/// The trust directory in the image.
-pub const TRUST_DIRECTORY: &str = "/usr/share/bastide/trust";
 /// The release's facts in the image.
 pub const RELEASE_FILE: &str = "/usr/share/bastide/release.json";
 /// The kernel and initrd of the built-in guest.
@@ -263,6 +259,8 @@ pub fn kernel_parameter<'a>(command_line: &'a str, name: &str) -> Option<&'a str
 
 #[cfg(test)]
 mod tests {
+    use signing::release::ROOT_HASH_PARAMETER;
+
     use super::*;
 
     #[test]
@@ -277,7 +275,7 @@ mod tests {
     #[test]
     fn the_last_parameter_wins() {
         let line = "ro bastide.roothash=aa quiet bastide.roothash=bb\n";
-        assert_eq!(kernel_parameter(line, PARAM_ROOT_HASH), Some("bb"));
+        assert_eq!(kernel_parameter(line, ROOT_HASH_PARAMETER), Some("bb"));
         assert_eq!(kernel_parameter(line, PARAM_MODE), None);
     }
 

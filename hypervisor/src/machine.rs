@@ -7,6 +7,8 @@ use anyhow::{Context, Result, bail};
 use chrono::{DateTime, Utc};
 use nix::sys::stat::{major, minor, stat};
 use signing::digest::{Sha256, read_bounded};
+use signing::release::ROOT_HASH_PARAMETER;
+use signing::site::TRUST_DIRECTORY;
 
 use crate::layout::{self, ImageRelease};
 
@@ -46,7 +48,7 @@ impl Default for Machine {
             state_mount: layout::STATE_MOUNT.into(),
             state: layout::STATE_DIRECTORY.into(),
             esp_mount: layout::ESP_MOUNT.into(),
-            trust: layout::TRUST_DIRECTORY.into(),
+            trust: TRUST_DIRECTORY.into(),
             release: layout::RELEASE_FILE.into(),
             command_line: "/proc/cmdline".into(),
             efivars: "/sys/firmware/efi/efivars".into(),
@@ -76,11 +78,11 @@ impl Machine {
     /// When the command line cannot be read or carries none.
     pub fn running_root_hash(&self) -> Result<Sha256> {
         let line = read_text(&self.command_line)?;
-        let value = layout::kernel_parameter(&line, layout::PARAM_ROOT_HASH).with_context(|| {
+        let value = layout::kernel_parameter(&line, ROOT_HASH_PARAMETER).with_context(|| {
             format!(
                 "cannot tell the running slot: {} carries no {}= (is this an installed host?)",
                 self.command_line.display(),
-                layout::PARAM_ROOT_HASH
+                ROOT_HASH_PARAMETER
             )
         })?;
         value

@@ -302,27 +302,12 @@ impl Status {
     }
 }
 
-/// Where the values of the status begin, and how wide a screen is.
+/// Where the values of the status begin.
 const COLUMN: usize = 13;
-const WIDTH: usize = 80;
 
-/// Adds a row, broken between words where it is wider than a screen. A word that is wider itself, as a long path, stays
-/// whole.
 fn push_row(out: &mut String, name: &str, value: &str) {
-    let mut line = format!("{name:<width$}", width = COLUMN - 1);
-    let mut used = COLUMN - 1;
-    for word in value.split_whitespace() {
-        if used >= COLUMN && used + 1 + word.chars().count() > WIDTH {
-            out.push_str(&line);
-            out.push('\n');
-            line = " ".repeat(COLUMN - 1);
-            used = COLUMN - 1;
-        }
-        line.push(' ');
-        line.push_str(word);
-        used += 1 + word.chars().count();
-    }
-    out.push_str(&line);
+    let first = format!("{name:<width$} ", width = COLUMN - 1);
+    out.push_str(&output::fold(&first, COLUMN, value));
     out.push('\n');
 }
 
@@ -379,7 +364,7 @@ mod tests {
         assert!(status.text().contains("no install record"));
         assert!(serde_json::to_value(&status).unwrap()["running"]["slot"].is_null());
         for line in status.text().lines() {
-            assert!(line.len() <= WIDTH || line.split_whitespace().count() <= 2, "{line}");
+            assert!(line.len() <= 80 || line.split_whitespace().count() <= 2, "{line}");
             assert_eq!(line, line.trim_end());
         }
         // One fact of a host's own is enough, and those of any machine are not.

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use hypervisor::layout;
 use signing::digest::Sha256;
 use signing::output::{self, Refused, Usage};
+use signing::site::TRUST_DIRECTORY;
 
 use crate::answer::{self, Answer, AnswerError, Loaded};
 use crate::inventory::{Inventory, Scan, human_size};
@@ -174,7 +175,7 @@ struct Place {
     #[arg(long, value_name = "DIR", default_value = layout::TARGETS_MOUNT)]
     targets: PathBuf,
     /// The site's public trust directory
-    #[arg(long, value_name = "DIR", default_value = layout::TRUST_DIRECTORY)]
+    #[arg(long, value_name = "DIR", default_value = TRUST_DIRECTORY)]
     trust: PathBuf,
     /// What the running image says of itself
     #[arg(long, value_name = "FILE", default_value = layout::RELEASE_FILE, hide = true)]
@@ -238,15 +239,9 @@ impl AnswerFile {
 
 /// The command line that writes the disk, to be typed into a shell.
 fn with_yes(arguments: impl Iterator<Item = String>) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
-    let quoted = |word: String| {
-        if !word.is_empty() && word.chars().all(plain) {
-            word
-        } else {
-            format!("'{}'", word.replace('\'', r"'\''"))
-        }
-    };
-    let words = ["bastide-install".to_owned()].into_iter().chain(arguments.map(quoted));
+    let words = ["bastide-install".to_owned()]
+        .into_iter()
+        .chain(arguments.map(|word| output::shell_word(&word)));
     words.chain(["--yes".to_owned()]).collect::<Vec<_>>().join(" ")
 }
 

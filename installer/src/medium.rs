@@ -20,6 +20,7 @@ use signing::digest;
 use signing::openpgp;
 use signing::output::Refused;
 use signing::release::{self, Part, PartFile, Version};
+use signing::site::TRUST_DIRECTORY;
 use signing::tuf::{Client, Datastore, DirectorySource, Limits, Trail, VerifiedTarget};
 use signing::{clock, output};
 
@@ -51,7 +52,7 @@ impl Default for Medium {
         Self {
             mount: layout::MEDIUM_MOUNT.into(),
             targets: layout::TARGETS_MOUNT.into(),
-            trust: layout::TRUST_DIRECTORY.into(),
+            trust: TRUST_DIRECTORY.into(),
             release: layout::RELEASE_FILE.into(),
         }
     }

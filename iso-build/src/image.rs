@@ -12,6 +12,7 @@ use serde::Serialize;
 use signing::digest::Sha256;
 use signing::output::Refused;
 use signing::release::Version;
+use signing::site::TRUST_DIRECTORY;
 
 use crate::bootimage::{Bench, installer_command_line, xen_configuration};
 use crate::modules::kernel_version;
@@ -169,7 +170,12 @@ fn trust(from: &Path, tree: &Path) -> Result<()> {
     for entry in fs::read_dir(from).with_context(|| format!("cannot read the trust directory {}", from.display()))? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        put_file(&path, tree, &format!("usr/share/bastide/trust/{name}"), 0o644)?;
+        put_file(
+            &path,
+            tree,
+            &format!("{}/{name}", TRUST_DIRECTORY.trim_start_matches('/')),
+            0o644,
+        )?;
     }
     Ok(())
 }

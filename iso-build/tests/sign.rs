@@ -12,8 +12,8 @@ use offline_repo::publish::{Mode, Options, publish};
 use offline_repo::repository::Repository;
 use signing::clock::now;
 use signing::digest::Sha256;
-use signing::release::Part;
-use signing::site::Site;
+use signing::release::{Part, PartFile};
+use signing::site::{Site, TRUST_DIRECTORY};
 use support::common::{boot_image, contents, is_root, other_site, passphrase, site};
 use support::{Bench, root_image};
 
@@ -25,7 +25,7 @@ fn with_root_image(bench: &Bench, image: &[u8]) {
     fs::write(build.join(Part::Root.file()), image).unwrap();
     let mut release = read_release(&build).unwrap();
     let root = release.parts.iter_mut().find(|part| part.part == Part::Root).unwrap();
-    (root.size, root.sha256) = (image.len() as u64, Sha256::of(image));
+    *root = PartFile::of(Part::Root, image);
     write_release(&build, &release).unwrap();
 }
 
@@ -42,15 +42,19 @@ fn refused(bench: &Bench, why: &str) {
 fn a_build_with_another_sites_trust_directory_is_not_signed() {
     let bench = Bench::new();
     bench.unsign();
-    with_root_image(&bench, &root_image(&other_site()));
+    with_root_image(&bench, &root_image(&other_site(), TRUST_DIRECTORY));
     refused(&bench, "another trust directory than that of the site Test (its ");
     // One byte of one file.
-    let mut image = root_image(site());
-    let last = image.len() - 1501 - 1;
-    image[last] ^= 1;
+    let mut image = root_image(site(), TRUST_DIRECTORY);
+    let owner = fs::read(site().join("trust/owner.guid")).unwrap();
+    let at = image.windows(owner.len()).position(|bytes| bytes == owner).unwrap();
+    image[at] ^= 1;
     with_root_image(&bench, &image);
     refused(&bench, "another trust directory");
-    with_root_image(&bench, &root_image(site()));
+    // All of it, where no host looks.
+    with_root_image(&bench, &root_image(site(), "usr/share/elsewhere"));
+    refused(&bench, "another trust directory");
+    with_root_image(&bench, &root_image(site(), TRUST_DIRECTORY));
     bench.run(SIGN).ok();
 }
 

@@ -11,7 +11,7 @@ use signing::digest::{self, Sha256};
 use signing::keys::Passphrase;
 use signing::openpgp;
 use signing::output::Refused;
-use signing::release::{Custom, MAX_BOOT_IMAGE, Part, PartFile, Release, Version};
+use signing::release::{MAX_BOOT_IMAGE, Part, PartFile, Release, Version};
 use signing::site::{Role, Site, Trust};
 use signing::tuf::author::{KeySet, Signer, TargetEntry};
 use signing::tuf::client::consistent_path;
@@ -341,13 +341,7 @@ fn open(repository: &Repository, pinned: &[u8], roots: &[SiteRoot]) -> Result<Ed
 }
 
 fn target(release: &Release, part: &PartFile) -> Result<TargetEntry> {
-    let custom = serde_json::to_value(Custom {
-        version: release.version,
-        channel: release.channel.clone(),
-        part: part.part,
-        root_hash: release.root_hash,
-        size: part.size,
-    })?;
+    let custom = serde_json::to_value(release.custom(part))?;
     Ok(TargetEntry {
         length: part.size,
         sha256: part.sha256,

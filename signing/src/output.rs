@@ -115,6 +115,45 @@ pub fn report_as(program: &str, error: &anyhow::Error, as_json: bool) -> ExitCod
     ExitCode::from(failure.exit)
 }
 
+/// The width that a terminal has at least.
+const WIDTH: usize = 80;
+
+/// A text in lines of at most 80 columns, broken between words; the first begins with `first`, the others with `indent`
+/// blanks. A word that is too long for a line, such as a path, is not broken: it is there to be copied.
+#[must_use]
+pub fn fold(first: &str, indent: usize, text: &str) -> String {
+    let mut folded = first.to_owned();
+    let mut column = first.chars().count();
+    let mut empty = true;
+    for word in text.split_whitespace() {
+        let length = word.chars().count();
+        if !empty && column + 1 + length > WIDTH {
+            folded += &format!("\n{:indent$}", "");
+            column = indent;
+            empty = true;
+        }
+        if !empty {
+            folded.push(' ');
+            column += 1;
+        }
+        folded += word;
+        column += length;
+        empty = false;
+    }
+    folded
+}
+
+/// A word of a command line that a person types into a shell, in quotes where it needs them.
+#[must_use]
+pub fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
 fn broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause
@@ -213,5 +252,13 @@ mod tests {
         assert!(asks("program list --json") && asks("program --json list"));
         assert!(!asks("program list") && !asks("program list -- --json") && !asks("--json list"));
         assert!(!asks("program list --jsonx"));
+    }
+
+    #[test]
+    fn a_word_is_one_word_of_the_shell() {
+        assert_eq!(shell_word("/a/b-1.0.iso"), "/a/b-1.0.iso");
+        assert_eq!(shell_word("/a b/$(c)"), "'/a b/$(c)'");
+        assert_eq!(shell_word("it's"), "'it'\\''s'");
+        assert_eq!(shell_word(""), "''");
     }
 }

@@ -171,6 +171,18 @@ pub struct PartFile {
     pub sha256: Sha256,
 }
 
+impl PartFile {
+    /// The part with this content.
+    #[must_use]
+    pub fn of(part: Part, content: &[u8]) -> Self {
+        Self {
+            part,
+            size: content.len() as u64,
+            sha256: Sha256::of(content),
+        }
+    }
+}
+
 /// The largest boot image that a host takes; ours are about a third of it.
 pub const MAX_BOOT_IMAGE: u64 = 160 << 20;
 
@@ -195,6 +207,20 @@ pub struct Release {
     pub source_date_epoch: u64,
     /// The files of the build, in the order of [`Part::ALL`].
     pub parts: Vec<PartFile>,
+}
+
+impl Release {
+    /// What the targets metadata say of one of its parts.
+    #[must_use]
+    pub fn custom(&self, part: &PartFile) -> Custom {
+        Custom {
+            version: self.version,
+            channel: self.channel.clone(),
+            part: part.part,
+            root_hash: self.root_hash,
+            size: part.size,
+        }
+    }
 }
 
 #[cfg(test)]

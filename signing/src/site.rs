@@ -37,7 +37,7 @@ use crate::openpgp;
 use crate::secureboot::{Certificate, Identity, Variable};
 
 pub use init::{Plan, init};
-pub use trust::{Trust, starts};
+pub use trust::{MAX_FILE, TRUST_DIRECTORY, Trust, check_boot_image};
 
 /// The version of `site.json`.
 pub const FORMAT: u32 = 1;

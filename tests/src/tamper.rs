@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use signing::digest::Sha256;
 use signing::keys::Passphrase;
 use signing::process::Cmd;
-use signing::release::{Custom, Part, Release};
+use signing::release::{Part, PartFile, Release};
 use signing::secureboot::sign_pe;
 use signing::site::{Role, Site};
 use signing::tuf::author::{self, KeySet, Signer as _};
@@ -119,7 +118,7 @@ pub fn foreign_boot_image(from: &Path, to: &Path, stranger: &Path, passphrase: &
             _ => continue,
         };
         let signed = sign_pe(&fs::read(to.join(unsigned))?, &key)?;
-        (part.size, part.sha256) = (signed.len() as u64, Sha256::of(&signed));
+        *part = PartFile::of(part.part, &signed);
         // Not written into: the honest build has hard links to the same files.
         durable::write(&to.join(part.part.file()), &signed)?;
     }
@@ -136,13 +135,7 @@ pub fn published_by_an_insider(repository: &Path, build: &Path, site: &Path, pas
     let mut editor = Repository::open(repository, &fs::read(site.trust_dir().join("root.json"))?)?;
     let release: Release = serde_json::from_slice(&fs::read(build.join("release.json"))?)?;
     for part in &release.parts {
-        let custom = serde_json::to_value(Custom {
-            version: release.version,
-            channel: release.channel.clone(),
-            part: part.part,
-            root_hash: release.root_hash,
-            size: part.size,
-        })?;
+        let custom = serde_json::to_value(release.custom(part))?;
         let name = part.part.target(release.version);
         editor.add_file(&name, &build.join(part.part.file()), custom.as_object().cloned())?;
     }

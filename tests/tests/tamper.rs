@@ -39,11 +39,7 @@ fn build(directory: &Path, site: &Site) {
             None => part.file().as_bytes().to_vec(),
         };
         fs::write(directory.join(part.file()), &content).unwrap();
-        PartFile {
-            part,
-            size: content.len() as u64,
-            sha256: Sha256::of(&content),
-        }
+        PartFile::of(part, &content)
     });
     let release = Release {
         format: 1,

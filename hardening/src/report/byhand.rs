@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use signing::output::shell_word;
+
 use super::{ByHand, Report};
 
 /// The names that the commands have in them.
@@ -170,25 +172,7 @@ fn step(proves: &str, directory: &str, commands: Vec<String>) -> ByHand {
     }
 }
 
-/// A path as a shell takes it for one word.
+/// A path as one word of the shell.
 fn quoted(path: &Path) -> String {
-    let path = path.display().to_string();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
-    if !path.is_empty() && path.chars().all(plain) {
-        path
-    } else {
-        format!("'{}'", path.replace('\'', "'\\''"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_is_one_word_of_the_shell() {
-        assert_eq!(quoted(Path::new("/a/b-1.0.iso")), "/a/b-1.0.iso");
-        assert_eq!(quoted(Path::new("/a b/$(c)")), "'/a b/$(c)'");
-        assert_eq!(quoted(Path::new("it's")), "'it'\\''s'");
-    }
+    shell_word(&path.to_string_lossy())
 }

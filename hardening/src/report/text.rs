@@ -3,36 +3,10 @@
 
 use std::io::{self, Write};
 
+use signing::output::fold;
+
 use super::{Finding, Report, plain};
 use crate::verdict::Outcome;
-
-/// The width that a terminal has at least.
-const WIDTH: usize = 80;
-
-/// A text in lines of at most 80 columns, broken between words; the first begins with `first`, the others with `indent`
-/// blanks. A word that is too long for a line, such as a path, is not broken: it is there to be copied.
-#[must_use]
-pub fn fold(first: &str, indent: usize, text: &str) -> String {
-    let mut folded = first.to_owned();
-    let mut column = first.chars().count();
-    let mut empty = true;
-    for word in text.split_whitespace() {
-        let length = word.chars().count();
-        if !empty && column + 1 + length > WIDTH {
-            folded += &format!("\n{:indent$}", "");
-            column = indent;
-            empty = true;
-        }
-        if !empty {
-            folded.push(' ');
-            column += 1;
-        }
-        folded += word;
-        column += length;
-        empty = false;
-    }
-    folded
-}
 
 /// Writes the report's summary.
 ///

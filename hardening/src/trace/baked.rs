@@ -9,6 +9,7 @@ use std::io;
 
 use signing::digest::Sha256;
 use signing::openpgp;
+use signing::site::TRUST_DIRECTORY;
 
 use super::of_medium;
 use super::trust::{LIMIT, Trust};
@@ -18,8 +19,6 @@ use crate::medium::erofs::{Erofs, Kind};
 use crate::report::Finding;
 use crate::verdict::Verdict;
 
-/// Where an image has it.
-const PLACE: &str = "usr/share/bastide/trust";
 const ROOT: &str = "root.json";
 const CERTIFICATE: &str = "release.asc";
 
@@ -32,7 +31,7 @@ pub(super) fn image(id: &str, copy: io::Result<Image>, trust: &Trust, roots: &Ro
     let opened = opened.as_ref().map_err(Clone::clone);
     let erofs = opened.and_then(|image| Erofs::open(image).map_err(|error| of_medium(&error)));
     let names = erofs.as_ref().map_err(Clone::clone).and_then(|erofs| {
-        let listed = erofs.list(PLACE).map_err(|error| of_medium(&error))?;
+        let listed = erofs.list(TRUST_DIRECTORY).map_err(|error| of_medium(&error))?;
         let names = listed.unwrap_or_default().into_iter();
         Ok(names
             .filter(|(name, kind)| *kind != Kind::Directory || !matches!(name.as_str(), "." | ".."))
@@ -41,7 +40,7 @@ pub(super) fn image(id: &str, copy: io::Result<Image>, trust: &Trust, roots: &Ro
     });
     let read = |name: &str| {
         let erofs = erofs.as_ref().map_err(Clone::clone)?;
-        let read = erofs.read(&format!("{PLACE}/{name}"), LIMIT);
+        let read = erofs.read(&format!("{TRUST_DIRECTORY}/{name}"), LIMIT);
         read.map_err(|error| of_medium(&error))
     };
     let related = |root: &[u8]| leads(&trust.root, root, roots) || leads(root, &trust.root, roots);
@@ -79,7 +78,7 @@ pub(super) fn findings(
 }
 
 fn root(read: Reader<'_>, related: &dyn Fn(&[u8]) -> bool, trust: &Trust) -> Result<Verdict, Verdict> {
-    let at = format!("/{PLACE}/{ROOT}");
+    let at = format!("{TRUST_DIRECTORY}/{ROOT}");
     Ok(match read(ROOT)? {
         None => Verdict::Fail(format!("{at} is not there")),
         Some(bytes) if bytes == trust.root => Verdict::Pass(format!("{at} is byte for byte the auditor's {ROOT}")),
@@ -122,14 +121,14 @@ fn others(names: Vec<String>, read: Reader<'_>, trust: &Trust) -> Result<Verdict
         }
     }
     Ok(if !strange.is_empty() {
-        Verdict::Fail(format!("/{PLACE}: {}", strange.join("; ")))
+        Verdict::Fail(format!("{TRUST_DIRECTORY}: {}", strange.join("; ")))
     } else if !unknown.is_empty() {
         Verdict::CouldNotCheck(format!(
             "the auditor's trust directory has none to compare with {}",
             unknown.join(", ")
         ))
     } else {
-        Verdict::Pass(format!("{same} files of /{PLACE} are those of the auditor"))
+        Verdict::Pass(format!("{same} files of {TRUST_DIRECTORY} are those of the auditor"))
     })
 }
 

@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use signing::digest::{Sha256, read_to_limit};
 use signing::release::{Custom, Part};
 use signing::secureboot::{Certificate, SignatureList};
+use signing::site::TRUST_DIRECTORY;
 use signing::tuf::VerifiedTarget;
 use signing::tuf::trail::TrailFile;
 
@@ -20,8 +21,6 @@ use crate::verdict::Verdict;
 
 /// Where a host keeps the metadata that it trusts.
 const DATASTORE: &str = "/state/bastide/datastore";
-/// Where the image has its trust directory.
-const TRUST: &str = "/usr/share/bastide/trust";
 /// Where the ESP is mounted.
 const ESP: &str = "/boot/efi";
 /// The signature databases of the firmware, the file that goes into each, and the GUID of their variables.
@@ -141,8 +140,11 @@ fn running(facts: &dyn Facts, targets: &[VerifiedTarget]) -> Known<Verdict> {
 /// The trust directory of the image that runs. Where its root is not the auditor's, the one that follows from it may be.
 fn image_trust(facts: &dyn Facts, trust: &Trust, verified: &[TrailFile]) -> Vec<Finding> {
     let unknown = |Unknown(why)| Verdict::CouldNotCheck(why);
-    let names = facts.list(TRUST).map(Option::unwrap_or_default).map_err(unknown);
-    let read = |name: &str| facts.read(&format!("{TRUST}/{name}")).map_err(unknown);
+    let names = facts
+        .list(TRUST_DIRECTORY)
+        .map(Option::unwrap_or_default)
+        .map_err(unknown);
+    let read = |name: &str| facts.read(&format!("{TRUST_DIRECTORY}/{name}")).map_err(unknown);
     let follows = |root: &[u8]| {
         let sha256 = Sha256::of(root);
         verified.iter().any(|file| file.role == "root" && file.sha256 == sha256)

@@ -263,14 +263,7 @@ fn root_image(directory: &Path, version: &str, trust: &Path, features: u8) -> (V
     fs::create_dir_all(tree.join("etc")).unwrap();
     fs::write(tree.join("etc/version"), version).unwrap();
     fs::write(tree.join("usr/filling"), [0x5a; 64 * 4096]).unwrap();
-    let image = directory.join(format!("tree-{version}.erofs"));
-    // As iso-build makes it; blocks have 4096 bytes by default.
-    Cmd::new("mkfs.erofs")
-        .args(["-d1", "-x2", "-T0", "-Eforce-inode-extended"])
-        .args([&image, &tree])
-        .run()
-        .unwrap();
-    let mut root = fs::read(image).unwrap();
+    let mut root = common::erofs(&tree);
     root[1024 + 80] |= features;
     let blocks = u64::try_from(root.len() / 4096).unwrap();
     assert!(blocks <= 128, "one level of hashes");
@@ -346,11 +339,7 @@ fn build(directory: &Path, version: &str, upstream: &Upstream, tamper: Tamper, s
     let mut parts = Vec::new();
     for (part, content) in Part::ALL.into_iter().zip(contents) {
         fs::write(build.join(part.file()), &content).unwrap();
-        parts.push(PartFile {
-            part,
-            size: content.len() as u64,
-            sha256: Sha256::of(&content),
-        });
+        parts.push(PartFile::of(part, &content));
     }
     let release = Release {
         format: 1,

@@ -28,6 +28,7 @@ use nix::sys::reboot::{RebootMode, reboot};
 use serde::Deserialize;
 use signing::digest::Sha256;
 use signing::output::chain;
+use signing::release::ROOT_HASH_PARAMETER;
 
 use crate::layout;
 
@@ -78,9 +79,9 @@ impl Request {
             layout::MODE_INSTALL => Mode::Install,
             other => bail!("the kernel parameter {}={other} is not known", layout::PARAM_MODE),
         };
-        let root_hash = only(line, layout::PARAM_ROOT_HASH)?
+        let root_hash = only(line, ROOT_HASH_PARAMETER)?
             .parse()
-            .with_context(|| format!("the kernel parameter {}", layout::PARAM_ROOT_HASH))?;
+            .with_context(|| format!("the kernel parameter {}", ROOT_HASH_PARAMETER))?;
         Ok(Self { mode, root_hash })
     }
 }

@@ -24,8 +24,9 @@ use serde::Serialize;
 use signing::clock;
 use signing::digest::{Sha256, read_bounded};
 use signing::output::{Refused, chain};
-use signing::release::{self, Offered, Part, Version};
+use signing::release::{self, MAX_BOOT_IMAGE, Offered, Part, Version};
 use signing::secureboot;
+use signing::site::check_boot_image;
 use signing::tuf::{Client, Datastore, DirectorySource, Limits, Memory, Source, TufError};
 
 use crate::bootentries::Firmware;
@@ -39,8 +40,6 @@ use crate::slots::{Held, Slots, State};
 
 pub use stick::{Origin, Stick};
 
-/// The longest boot image that is read into memory.
-pub const MAX_BOOT_IMAGE: u64 = 160 << 20;
 /// What is said when the host has no TUF datastore.
 const MEMORY_LOST: &str = "the host's memory of signed metadata was missing; began anew from the pinned root";
 /// What a host needs of a release.
@@ -177,7 +176,7 @@ pub fn update<S: Source>(machine: &Machine, source: S, depth: Depth, watch: &mut
         });
     };
     let boot_image = step(watch, Step::CheckBootImage, |_| {
-        check_boot_image(machine, &mut client, &release)
+        boot_image(machine, &mut client, &release)
     })?;
     step(watch, Step::CheckSlot, |_| {
         check_slot(machine, &target, &release, &boot_image)
@@ -358,11 +357,7 @@ fn choose<S: Source>(machine: &Machine, client: &mut Client<S>) -> Result<(Optio
     Ok((None, format!("{now} runs and is the newest")))
 }
 
-fn check_boot_image<S: Source>(
-    machine: &Machine,
-    client: &mut Client<S>,
-    release: &Offered,
-) -> Result<(Vec<u8>, String)> {
+fn boot_image<S: Source>(machine: &Machine, client: &mut Client<S>, release: &Offered) -> Result<(Vec<u8>, String)> {
     let part = release.part(Part::Xen)?;
     if part.length > MAX_BOOT_IMAGE {
         bail!(Refused(format!(
@@ -376,34 +371,8 @@ fn check_boot_image<S: Source>(
     let place = machine.trust.join("db.der");
     let certificate =
         read_bounded(&place, 64 << 10).with_context(|| format!("cannot read the certificate {}", place.display()))?;
-    if let Err(error) = secureboot::verify_pe(&image, &certificate).map_err(anyhow::Error::from) {
-        bail!(Refused(format!(
-            "{} is not signed with this site's Secure Boot key (db), and would not start here: {error:#}",
-            part.name
-        )));
-    }
-    let parameter = format!("{}={}", layout::PARAM_ROOT_HASH, release.root_hash);
-    if !contains(&image, parameter.as_bytes()) {
-        bail!(Refused(format!(
-            "{} does not start the root file system that it is released with",
-            part.name
-        )));
-    }
+    check_boot_image(&certificate, Part::Xen, &image, &release.root_hash)?;
     Ok((image, "signed with the site's Secure Boot key".into()))
-}
-
-fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
-    let Some((first, rest)) = wanted.split_first() else {
-        return true;
-    };
-    let mut from = bytes;
-    while let Some(at) = from.iter().position(|byte| byte == first) {
-        from = &from[at + 1..];
-        if from.starts_with(rest) {
-            return true;
-        }
-    }
-    false
 }
 
 fn check_slot(machine: &Machine, target: &Target, release: &Offered, boot_image: &[u8]) -> Result<((), String)> {

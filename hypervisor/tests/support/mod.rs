@@ -4,6 +4,8 @@
 
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "../../../signing/tests/common/mod.rs"]
+pub mod common;
 pub mod drive;
 pub mod firmware;
 pub mod repository;

@@ -14,6 +14,8 @@ use signing::release::{Custom, Part, Version};
 use signing::secureboot::{Identity, sign_pe};
 use signing::tuf::author::{self, Delegation, Ed25519Signer, Header, KeySet, MetaEntry, RootPlan, Signer, TargetEntry};
 
+use super::common;
+
 /// The keys of a site.
 pub struct Site {
     pub root: Vec<u8>,
@@ -235,25 +237,6 @@ impl Site {
 
 /// The recipe of the smallest boot image: DOS header, PE32+ headers, and a section `.config` with the kernel's arguments.
 pub fn boot_image(root_hash: &Sha256) -> Vec<u8> {
-    const PE: usize = 64;
-    const OPTIONAL: usize = PE + 24;
-    const OPTIONAL_SIZE: usize = 112 + 16 * 8;
-    let mut image = vec![0; 512];
-    let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
-    put(0, b"MZ");
-    put(0x3c, &(PE as u32).to_le_bytes());
-    put(PE, b"PE\0\0\x64\x86");
-    put(PE + 6, &1_u16.to_le_bytes());
-    put(PE + 20, &(OPTIONAL_SIZE as u16).to_le_bytes());
-    put(OPTIONAL, &0x20b_u16.to_le_bytes());
-    put(OPTIONAL + 60, &512_u32.to_le_bytes());
-    put(OPTIONAL + 108, &16_u32.to_le_bytes());
-    let section = OPTIONAL + OPTIONAL_SIZE;
-    put(section, b".config\0");
-    put(section + 16, &512_u32.to_le_bytes());
-    put(section + 20, &512_u32.to_le_bytes());
-    let mut config = format!("[global]\nkernel=vmlinuz bastide.roothash={root_hash} bastide.mode=host\n").into_bytes();
-    config.resize(512, 0);
-    image.extend(config);
-    image
+    let config = format!("[global]\nkernel=vmlinuz bastide.roothash={root_hash} bastide.mode=host\n");
+    common::boot_image(".config", config.as_bytes())
 }

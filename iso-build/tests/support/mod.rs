@@ -22,7 +22,7 @@ use signing::clock::now;
 use signing::digest::Sha256;
 use signing::process::Cmd;
 use signing::release::{Part, PartFile, Release};
-use signing::site::Site;
+use signing::site::{Site, TRUST_DIRECTORY};
 use tempfile::TempDir;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_bastide-iso");
@@ -142,16 +142,12 @@ fn unsigned(name: &str) -> Vec<u8> {
     boot_image(section, format!("{name} bastide.roothash={}", root_hash()).as_bytes())
 }
 
-/// What the checks see of a root image that carries the trust directory of this site: files at odd places, among others.
-pub fn root_image(site: &Path) -> Vec<u8> {
-    let mut image = vec![0x5a; 1 << 20];
-    for path in common::files_below(&site.join("trust")) {
-        for piece in fs::read(path).unwrap().chunks(4096) {
-            image.extend_from_slice(piece);
-            image.extend_from_slice(&[0x5a; 1501]);
-        }
-    }
-    image
+/// A root image that carries the trust directory of this site in this place.
+pub fn root_image(site: &Path, place: &str) -> Vec<u8> {
+    let tree = tempfile::tempdir().unwrap();
+    common::copy(&site.join("trust"), &tree.path().join(place.trim_start_matches('/')));
+    fs::write(tree.path().join("filling"), [0x5a; 1 << 20]).unwrap();
+    common::erofs(tree.path())
 }
 
 /// `build-1.0.0`, signed, and `repository` with it.
@@ -177,18 +173,14 @@ fn published() -> PathBuf {
             .append_data(&mut header, "snapshot.json", manifest.as_slice())
             .unwrap();
         let contents = [
-            (Part::Root, root_image(common::site())),
+            (Part::Root, root_image(common::site(), TRUST_DIRECTORY)),
             (Part::Verity, vec![0xa5; 8192]),
             (Part::Sbom, b"{}".to_vec()),
             (Part::Upstream, archive.into_inner().unwrap()),
         ];
         let parts = contents.map(|(part, bytes)| {
             fs::write(directory.join(part.file()), &bytes).unwrap();
-            PartFile {
-                part,
-                size: bytes.len() as u64,
-                sha256: Sha256::of(&bytes),
-            }
+            PartFile::of(part, &bytes)
         });
         let release = Release {
             format: 1,

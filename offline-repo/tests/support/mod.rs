@@ -208,11 +208,7 @@ pub fn build(directory: &Path, version: &str) -> PathBuf {
             None => format!("{} of {version}\n", part.file()).repeat(5000).into_bytes(),
         };
         fs::write(build.join(part.file()), &content).unwrap();
-        parts.push(PartFile {
-            part,
-            size: content.len() as u64,
-            sha256: Sha256::of(&content),
-        });
+        parts.push(PartFile::of(part, &content));
     }
     let release = Release {
         format: 1,

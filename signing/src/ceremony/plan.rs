@@ -159,12 +159,13 @@ fn find(state: &RootState, text: &str) -> Result<Sha256> {
         let keys = state.in_use().into_iter();
         found.extend(keys.filter(|keyid| keyid.to_string().starts_with(&digits)));
     }
-    match found.len() {
-        1 => Ok(found.into_iter().next().unwrap_or(Sha256([0; 32]))),
-        0 => Err(Usage(format!(
+    let mut found = found.into_iter();
+    match (found.next(), found.next()) {
+        (Some(one), None) => Ok(one),
+        (None, _) => Err(Usage(format!(
             "the old root has no key of {text:?}: give a custodian's name or {MIN_PREFIX} or more digits of a key"
         ))
         .into()),
-        _ => Err(Usage(format!("{text:?} is more than one key: give more digits")).into()),
+        (Some(_), Some(_)) => Err(Usage(format!("{text:?} is more than one key: give more digits")).into()),
     }
 }

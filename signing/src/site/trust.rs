@@ -11,8 +11,11 @@ use crate::output::{self, Refused};
 use crate::release::{Part, ROOT_HASH_PARAMETER};
 use crate::secureboot::{Certificate, Guid, Variable, pe_section, verify_pe};
 
+/// Where an image has the trust directory that its host believes.
+pub const TRUST_DIRECTORY: &str = "/usr/share/bastide/trust";
+
 /// No file of a trust directory is near this long.
-const MAX_FILE: u64 = 1 << 20;
+pub const MAX_FILE: u64 = 1 << 20;
 
 /// A command line is a kilobyte or two.
 const MAX_COMMAND_LINE: u64 = 64 << 10;
@@ -113,18 +116,7 @@ impl Trust {
     /// # Errors
     /// [`Refused`] with the reason when they would not; else when the trust directory cannot be read.
     pub fn check_boot_image(&self, part: Part, image: &[u8], root_hash: &Sha256) -> Result<()> {
-        if part.command_line().is_none() {
-            return Ok(());
-        }
-        let db = self.certificate(Variable::Db)?;
-        if let Err(error) = verify_pe(image, db.to_der()) {
-            bail!(Refused(format!(
-                "{} is not signed with this site's Secure Boot key (db), so no host would start it: {}",
-                part.file(),
-                output::chain(&error.into())
-            )));
-        }
-        starts(part, image, root_hash)
+        check_boot_image(self.certificate(Variable::Db)?.to_der(), part, image, root_hash)
     }
 
     fn read(&self, name: &str) -> Result<Vec<u8>> {
@@ -133,14 +125,21 @@ impl Trust {
     }
 }
 
-/// Whether a boot image, signed or not, starts this root file system. A part that is no boot image passes.
+/// As [`Trust::check_boot_image`], for who has the site's `db` certificate (DER) alone.
 ///
 /// # Errors
-/// [`Refused`] when it starts another one, or says nothing.
-pub fn starts(part: Part, image: &[u8], root_hash: &Sha256) -> Result<()> {
+/// [`Refused`] with the reason when no host would start it.
+pub fn check_boot_image(db: &[u8], part: Part, image: &[u8], root_hash: &Sha256) -> Result<()> {
     let Some(section) = part.command_line() else {
         return Ok(());
     };
+    if let Err(error) = verify_pe(image, db) {
+        bail!(Refused(format!(
+            "{} is not signed with this site's Secure Boot key (db), so no host would start it: {}",
+            part.file(),
+            output::chain(&error.into())
+        )));
+    }
     let content = pe_section(Cursor::new(image), section, MAX_COMMAND_LINE)
         .map_err(|error| Refused(format!("{}: {}", part.file(), output::chain(&error.into()))))?
         .unwrap_or_default();

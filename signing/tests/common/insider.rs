@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use signing::clock::now;
 use signing::keys::Passphrase;
-use signing::release::{Custom, Release};
+use signing::release::Release;
 use signing::site::{Role, Site};
 use signing::tuf::author::{KeySet, Signer as _};
 use signing::tuf::repository::{Expiry, Repository, Signers};
@@ -24,14 +24,7 @@ pub fn publish(repository: &Path, site: &Site, passphrase: &Passphrase, build: &
     fs::copy(signature, repository.join("metadata/1.root.json.asc")).unwrap();
     let release: Release = serde_json::from_slice(&fs::read(build.join("release.json")).unwrap()).unwrap();
     for part in &release.parts {
-        let custom = Custom {
-            version: release.version,
-            channel: release.channel.clone(),
-            part: part.part,
-            root_hash: release.root_hash,
-            size: part.size,
-        };
-        let custom = serde_json::to_value(custom).unwrap().as_object().cloned();
+        let custom = serde_json::to_value(release.custom(part)).unwrap().as_object().cloned();
         let name = part.part.target(release.version);
         editor.add_file(&name, &build.join(part.part.file()), custom).unwrap();
     }
