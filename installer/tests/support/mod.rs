@@ -346,7 +346,9 @@ impl Running {
     /// Kills the program at the first event that fits; false when it ended before.
     pub fn kill_at(mut self, fits: impl Fn(&Event) -> bool) -> bool {
         while let Some(Ok(line)) = self.lines.next() {
-            if fits(&serde_json::from_str(&line).unwrap()) {
+            // Another line is the error of a run that failed by itself: it says why.
+            let event = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+            if fits(&event) {
                 self.child.kill().unwrap();
                 self.child.wait().unwrap();
                 return true;
