@@ -4,12 +4,10 @@
 //! A release on trial was started once by BootNext, and the firmware cleared that before it started the image: whatever
 //! goes wrong, the next start is the old slot. Only [`confirm`] changes the boot order, and only when the host is healthy.
 
-use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
-use signing::digest::Sha256;
 use signing::durable::Lock;
 use signing::output::Refused;
 use signing::process::Cmd;
@@ -96,10 +94,7 @@ pub(crate) fn put_first(machine: &Machine, table: &Table, slot: Slot) -> Result<
     Firmware::new(&machine.efibootmgr).put_first(table, slot)?;
     let esp = Esp::writable(machine, table)?;
     let image = esp.read(slot.boot_image())?;
-    let fallback = esp.path(FALLBACK_IMAGE);
-    let same = fs::metadata(&fallback).is_ok_and(|found| found.len() == image.len() as u64)
-        && Sha256::of_file(&fallback).is_ok_and(|(digest, _)| digest == Sha256::of(&image));
-    if same {
+    if esp.holds(FALLBACK_IMAGE, &image) {
         return Ok(());
     }
     esp.write(FALLBACK_IMAGE, &image)

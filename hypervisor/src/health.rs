@@ -20,7 +20,7 @@ const PATIENCE: u32 = 20;
 /// Seconds that a site's own check may take.
 const SITE_PATIENCE: u32 = 60;
 /// Time between two looks while waiting.
-const POLL: Duration = Duration::from_secs(3);
+const POLL: Duration = Duration::from_secs(1);
 /// The unit that waits for health: its own job must not be what it waits for.
 const OWN_UNIT: &str = "bastide-health.service";
 

@@ -97,12 +97,20 @@ pub fn measure(step: &str, peak: u64) -> Measure {
     Measure::size(&format!("memory of {step} / limit"), peak, LIMIT)
 }
 
-/// The peak in bytes of a command on the host that must succeed.
-pub fn on_host(running: &Running, key: &Path, command: &str) -> Result<u64> {
+/// The peak in bytes of a command on the host that must succeed, and what is done as soon as it has.
+///
+/// It is read twice a second, and with no other process than the pause: in a slow machine the looking would be a good part
+/// of what is measured.
+pub fn on_host(running: &Running, key: &Path, command: &str, then: &str) -> Result<u64> {
     let script = format!(
-        "{command} >/run/bench.log 2>&1 & pid=$!; while kill -0 $pid 2>/dev/null; do \
-         grep VmHWM /proc/$pid/status >/run/bench.now 2>/dev/null && cp /run/bench.now /run/bench.peak; sleep 0.05; done; \
-         wait $pid || {{ cat /run/bench.log >&2; exit 1; }}; cat /run/bench.peak"
+        "{command} >/run/bench.log 2>&1 & pid=$!
+while kill -0 $pid 2>/dev/null; do
+    while read -r name value unit; do [ $name = VmHWM: ] && peak=\"$name $value $unit\"; done </proc/$pid/status
+    sleep 0.5
+done 2>/dev/null
+wait $pid || {{ cat /run/bench.log >&2; exit 1; }}
+echo $peak
+{then}"
     );
     kilobytes(&running.must(key, &script)?).with_context(|| format!("`{command}` ended before it could be measured"))
 }
