@@ -12,6 +12,7 @@ pub mod guid;
 pub mod keys;
 pub mod openpgp;
 pub mod output;
+pub mod policy;
 pub mod process;
 pub mod release;
 pub mod secureboot;

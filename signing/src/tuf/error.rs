@@ -115,6 +115,19 @@ pub enum TufError {
         /// The bound.
         limit: u64,
     },
+    /// The policy demands the site's approval, and there is nothing of the site.
+    #[error(
+        "the trust policy demands the site's approval, and nothing here carries one: the vendor's word alone is not enough"
+    )]
+    NoSite,
+    /// Vendor and site do not say the same.
+    #[error("vendor and site do not agree on {what}: {why}")]
+    Disagreement {
+        /// What they disagree on.
+        what: String,
+        /// How.
+        why: String,
+    },
     /// The repository cannot be reached or read.
     #[error(transparent)]
     Source(#[from] SourceError),
@@ -167,6 +180,8 @@ impl TufError {
             Self::Malformed { .. } => "malformed",
             Self::Missing { .. } | Self::NotInSnapshot { .. } => "incomplete",
             Self::TooMany { .. } => "too-many",
+            Self::NoSite | Self::Source(SourceError::NotApproved { .. }) => "not-approved",
+            Self::Disagreement { .. } => "disagreement",
             Self::Source(_) => "source",
             Self::DatastoreIo { .. } | Self::DatastoreDamaged { .. } => "datastore",
             Self::Sink { .. } => "sink",

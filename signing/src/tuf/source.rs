@@ -36,6 +36,12 @@ pub enum SourceError {
         /// The bound.
         limit: u64,
     },
+    /// A host takes the vendor's metadata only as its site approved them.
+    #[error("the vendor's {name} is not the one that the site approved")]
+    NotApproved {
+        /// The file.
+        name: String,
+    },
     /// What stands there is not a regular file.
     #[error("{name} is not a regular file")]
     NotAFile {

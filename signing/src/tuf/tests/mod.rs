@@ -10,3 +10,4 @@ mod freshness;
 mod power_cut;
 mod publishing;
 mod signatures;
+mod sovereigns;
