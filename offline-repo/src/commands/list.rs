@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! `list`: what is in a store, a repository or a bundle.
 
+use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -44,7 +45,8 @@ impl List {
             return self.store();
         }
         let trust = self.trust.as_deref();
-        let reading = if self.path.is_dir() {
+        let kind = fs::metadata(&self.path).with_context(|| format!("cannot look at {}", self.path.display()))?;
+        let reading = if kind.is_dir() {
             let repository = Repository::open(&self.path)?;
             let root = pinned_root(trust, || repository.own_root())?;
             repository.read(&root)?

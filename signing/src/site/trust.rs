@@ -107,7 +107,10 @@ impl Trust {
     /// When it cannot be read or is none.
     pub fn owner(&self) -> Result<Guid> {
         let text = self.read(Self::OWNER)?;
-        Ok(String::from_utf8_lossy(&text).trim().parse()?)
+        String::from_utf8_lossy(&text)
+            .trim()
+            .parse()
+            .with_context(|| format!("cannot use {}", self.directory.join(Self::OWNER).display()))
     }
 
     /// Whether hosts of this site would start a release's boot image: it is signed with the site's Secure Boot key, and
