@@ -17,8 +17,7 @@ use hypervisor::layout::Slot;
 use hypervisor::slots::State;
 use hypervisor::update::{self, Depth, Origin, Outcome, Step};
 use signing::clock;
-use signing::output::Refused;
-use signing::tuf::TufError;
+use signing::output::is_refusal;
 use support::Host;
 use support::drive::{install, repository, updated};
 use support::repository::{Terms, boot_image};
@@ -27,9 +26,7 @@ use tempfile::TempDir;
 /// The reason, after checking that it is a refusal (exit code 3) of one line.
 fn refusal(result: Result<Outcome>) -> String {
     let error = result.unwrap_err();
-    let refused = error
-        .chain()
-        .any(|cause| cause.is::<Refused>() || cause.downcast_ref::<TufError>().is_some_and(TufError::is_refusal));
+    let refused = is_refusal(&error);
     let text = format!("{error:#}");
     assert!(refused, "no refusal: {text}");
     assert_eq!(text.lines().count(), 1, "{text}");

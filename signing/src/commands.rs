@@ -2,6 +2,7 @@
 //! The commands of `bastide-sign`.
 
 mod ceremony;
+mod secret;
 mod sign;
 mod site;
 mod verify;
@@ -63,6 +64,10 @@ Examples:
     Openpgp(sign::OpenPgp),
     /// Sign a UEFI boot image with the site's db key
     Secureboot(sign::SecureBoot),
+    /// Encrypt a file so that only the vault reads it; no key is needed
+    Encrypt(secret::Encrypt),
+    /// Decrypt what was encrypted to the site
+    Decrypt(secret::Decrypt),
     /// Verify signatures; no key is needed
     #[command(
         subcommand,
@@ -95,6 +100,8 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Ceremony(command) => ceremony::run(command),
         Command::Openpgp(command) => sign::openpgp(command),
         Command::Secureboot(command) => sign::secure_boot(command),
+        Command::Encrypt(args) => secret::encrypt(args),
+        Command::Decrypt(args) => secret::decrypt(args),
         Command::Verify(command) => verify::run(command),
     }
 }

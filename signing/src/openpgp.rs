@@ -7,17 +7,24 @@
 //! - Another kind of message (compressed, encrypted, nested) where a cleartext one is expected: exactly one layer, of
 //!   signatures, through the cleartext framework.
 //! - Signatures of strangers beside a good one: ignored, as an archive signs with keys that a keyring need not hold. A
-//!   signature of a *known* key that does not fit the data refuses the whole.
+//!   signature of a *known* key that does not hold refuses the whole.
 //! - A text signature, which covers no line endings, passed off as one over binary data: the type must fit the use.
-//! - Weak algorithms, revoked, expired and unbound keys: Sequoia's `StandardPolicy`, at the time that the caller gives.
+//! - Weak algorithms, revoked, expired and unbound keys, signatures from the future and given twice: refused, each with its
+//!   own [`Fault`], by rules of the house for our own keys and by looser ones for upstream's; see `rules`.
+//! - One person who signs as several: [`count_signers`] counts people.
 //! - Endless input: keyrings, messages and signatures are bounded; detached data is streamed.
 //!
 //! # Defence not made
 //! Which of a keyring's certificates may speak for what is the caller's decision: the fingerprints are returned for it.
 //! An old message with a good signature is still good here; freshness is judged by what the message says.
 
+mod encrypt;
+mod fault;
+mod judge;
 mod keyring;
+mod rules;
 mod sign;
+mod threshold;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -25,21 +32,20 @@ use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
 pub use sequoia_openpgp::Cert;
-use sequoia_openpgp::KeyHandle;
 use sequoia_openpgp::parse::Parse;
-use sequoia_openpgp::parse::stream::{
-    DetachedVerifierBuilder, GoodChecksum, MessageLayer, MessageStructure, VerificationError, VerificationHelper,
-    VerifierBuilder,
-};
-use sequoia_openpgp::policy::StandardPolicy;
+use sequoia_openpgp::parse::stream::{DetachedVerifierBuilder, VerifierBuilder};
 use sequoia_openpgp::types::SignatureType;
 use serde::Serialize;
 
+pub use encrypt::{MAX_SECRET, decrypt, encrypt};
+pub use fault::Fault;
 pub use keyring::{parse_keyring, read_keyring};
 pub use sign::{Generated, generate, sign_detached};
+pub use threshold::{Counted, count_signers};
 
 use crate::digest::BLOCK;
-use crate::output::Refused;
+use judge::{Judge, Verdict};
+use rules::Rules;
 
 /// The longest keyring that is read.
 pub const MAX_KEYRING: u64 = 8 << 20;
@@ -72,8 +78,8 @@ pub enum OpenPgpError {
     #[error("cannot read the signed data")]
     Data(#[source] std::io::Error),
     /// The signature does not hold, or holds by nobody that the keyring knows.
-    #[error("OpenPGP signature")]
-    Refused(#[source] Refused),
+    #[error("OpenPGP")]
+    Refused(#[from] Fault),
     /// A secret key could not be unlocked with the passphrase.
     #[error("cannot unlock the OpenPGP key {fingerprint}: wrong passphrase?")]
     Passphrase {
@@ -112,31 +118,33 @@ pub struct CleartextVerified {
     pub signed_at: DateTime<Utc>,
 }
 
-/// Verifies a cleartext-signed message (`InRelease`) against a keyring file, as of the time `at`.
+/// Verifies a cleartext-signed message (`InRelease`) against a keyring file, as of the time `at`, by upstream's rules.
 ///
 /// # Errors
 /// [`OpenPgpError::Refused`] unless at least one key of the keyring made a signature that holds and no known key one that
-/// does not; other variants when the keyring cannot be used.
+/// does not fit the text; other variants when the keyring cannot be used.
 pub fn verify_cleartext(keyring: &Path, message: &[u8], at: DateTime<Utc>) -> Result<CleartextVerified, OpenPgpError> {
     let certs = read_keyring(keyring)?;
     check_frame(message)?;
-    let policy = policy(at);
-    let helper = Helper::new(certs, true);
-    let refuse = |error: anyhow::Error| refused(format!("the message is refused: {}", flat(&error)));
+    let policy = Rules::Upstream.policy(at);
+    let judge = Judge::new(&certs, Rules::Upstream, at, SignatureType::Text);
+    let refuse = |error: anyhow::Error| malformed(format!("the message is refused: {}", flat(&error)));
     let mut verifier = VerifierBuilder::from_bytes(message)
-        .and_then(|builder| builder.with_policy(&policy, SystemTime::from(at), helper))
+        .and_then(|builder| builder.with_policy(&policy, SystemTime::from(at), judge))
         .map_err(refuse)?;
     let mut body = Vec::new();
     verifier
         .read_to_end(&mut body)
-        .map_err(|error| refused(format!("the message is refused: {error}")))?;
+        .map_err(|error| malformed(format!("the message is refused: {error}")))?;
     if !verifier.message_processed() {
-        return Err(refused("the message does not end".to_owned()));
+        return Err(malformed("the message does not end"));
     }
-    let found = verifier.into_helper().found;
-    let Some(signed_at) = found.iter().map(|signer| signer.signed_at).max() else {
-        return Err(refused("no signature of a known key".to_owned()));
-    };
+    let found = judge::any_holds(verifier.into_helper().verdicts)?;
+    let signed_at = found
+        .iter()
+        .map(|signer| signer.signed_at)
+        .max()
+        .ok_or(Fault::NoSignature)?;
     let mut signers: Vec<_> = found.into_iter().map(|signer| signer.fingerprint).collect();
     signers.sort_unstable();
     signers.dedup();
@@ -147,17 +155,18 @@ pub fn verify_cleartext(keyring: &Path, message: &[u8], at: DateTime<Utc>) -> Re
     })
 }
 
-/// Verifies a detached signature (armored or binary) over streamed data, as of the time `at`.
+/// Verifies a detached signature (armored or binary) over streamed data, as of the time `at`, by the house's rules.
 ///
 /// # Errors
-/// As [`verify_cleartext`], and [`OpenPgpError::Data`] when the data cannot be read.
+/// [`OpenPgpError::Refused`] unless at least one key of the keyring made a signature that holds, and none one that does not,
+/// and [`OpenPgpError::Data`] when the data cannot be read.
 pub fn verify_detached(
     keyring: &Path,
     data: impl Read + Send + Sync,
     signature: &[u8],
     at: DateTime<Utc>,
 ) -> Result<Vec<Signer>, OpenPgpError> {
-    verify_detached_by(read_keyring(keyring)?, data, signature, at)
+    verify_detached_by(&read_keyring(keyring)?, data, signature, at)
 }
 
 /// As [`verify_detached`], by certificates that are already in memory.
@@ -165,18 +174,29 @@ pub fn verify_detached(
 /// # Errors
 /// As [`verify_detached`].
 pub fn verify_detached_by(
-    certs: Vec<Cert>,
+    certs: &[Cert],
     data: impl Read + Send + Sync,
     signature: &[u8],
     at: DateTime<Utc>,
 ) -> Result<Vec<Signer>, OpenPgpError> {
+    Ok(judge::all_hold(verdicts(certs, data, signature, at)?)?)
+}
+
+/// What is found of each signature of a detached one.
+fn verdicts(
+    certs: &[Cert],
+    data: impl Read + Send + Sync,
+    signature: &[u8],
+    at: DateTime<Utc>,
+) -> Result<Vec<Verdict>, OpenPgpError> {
     if signature.len() > MAX_SIGNATURE {
-        return Err(refused(format!("the signature is longer than {MAX_SIGNATURE} bytes")));
+        return Err(malformed(format!("the signature is longer than {MAX_SIGNATURE} bytes")));
     }
-    let policy = policy(at);
+    let policy = Rules::House.policy(at);
+    let judge = Judge::new(certs, Rules::House, at, SignatureType::Binary);
     let mut verifier = DetachedVerifierBuilder::from_bytes(signature)
-        .and_then(|builder| builder.with_policy(&policy, SystemTime::from(at), Helper::new(certs, false)))
-        .map_err(|error| refused(format!("not a detached signature: {}", flat(&error))))?;
+        .and_then(|builder| builder.with_policy(&policy, SystemTime::from(at), judge))
+        .map_err(|error| malformed(format!("not a detached signature: {}", flat(&error))))?;
     // A read error must not be mistaken for a bad signature: it is kept where this function can see it.
     let mut failed = None;
     let watched = Watched {
@@ -187,20 +207,12 @@ pub fn verify_detached_by(
     if let Some(error) = failed {
         return Err(OpenPgpError::Data(error));
     }
-    result.map_err(|error| refused(flat(&error)))?;
-    let found = verifier.into_helper().found;
-    if found.is_empty() {
-        return Err(refused("no signature of a known key".to_owned()));
-    }
-    Ok(found)
+    result.map_err(|error| malformed(flat(&error)))?;
+    Ok(verifier.into_helper().verdicts)
 }
 
-fn policy(at: DateTime<Utc>) -> StandardPolicy<'static> {
-    StandardPolicy::at(SystemTime::from(at))
-}
-
-fn refused(reason: String) -> OpenPgpError {
-    OpenPgpError::Refused(Refused(reason))
+fn malformed(reason: impl Into<String>) -> OpenPgpError {
+    Fault::Malformed(reason.into()).into()
 }
 
 /// The error chain on one line; Sequoia's own display shows only its head.
@@ -214,22 +226,22 @@ fn check_frame(message: &[u8]) -> Result<(), OpenPgpError> {
     const SIGNATURE: &[u8] = b"\n-----BEGIN PGP SIGNATURE-----";
     const END: &[u8] = b"-----END PGP SIGNATURE-----";
     if message.len() > MAX_CLEARTEXT {
-        return Err(refused(format!("the message is longer than {MAX_CLEARTEXT} bytes")));
+        return Err(malformed(format!("the message is longer than {MAX_CLEARTEXT} bytes")));
     }
     if !message.starts_with(BEGIN) {
-        return Err(refused(
+        return Err(malformed(
             "not a cleartext-signed message: its first line is not the OpenPGP header".to_owned(),
         ));
     }
     if !message.trim_ascii_end().ends_with(END) {
-        return Err(refused(
+        return Err(malformed(
             "the message is cut off or followed by text that no signature covers".to_owned(),
         ));
     }
     // Dash escapes make a second header line inside the text impossible in an honest message.
     let count = |needle: &[u8]| message.windows(needle.len()).filter(|window| *window == needle).count();
     if count(SIGNATURE) != 1 || count(&[b"\n", BEGIN].concat()) != 0 {
-        return Err(refused("the file holds more than one message".to_owned()));
+        return Err(malformed("the file holds more than one message".to_owned()));
     }
     Ok(())
 }
@@ -246,82 +258,6 @@ impl<R: Read> Read for Watched<'_, R> {
             *self.failed = Some(error);
             told
         })
-    }
-}
-
-/// Gives Sequoia the certificates, and judges what it found.
-struct Helper {
-    certs: Vec<Cert>,
-    cleartext: bool,
-    found: Vec<Signer>,
-}
-
-impl Helper {
-    fn new(certs: Vec<Cert>, cleartext: bool) -> Self {
-        Self {
-            certs,
-            cleartext,
-            found: Vec::new(),
-        }
-    }
-}
-
-impl VerificationHelper for Helper {
-    fn get_certs(&mut self, _ids: &[KeyHandle]) -> sequoia_openpgp::Result<Vec<Cert>> {
-        Ok(self.certs.clone())
-    }
-
-    fn check(&mut self, structure: MessageStructure) -> sequoia_openpgp::Result<()> {
-        if structure.processed_csf_message() != self.cleartext {
-            anyhow::bail!("another kind of OpenPGP message than expected");
-        }
-        let mut layers = structure.into_iter();
-        let (Some(MessageLayer::SignatureGroup { results }), None) = (layers.next(), layers.next()) else {
-            anyhow::bail!("the message is not simply signed");
-        };
-        let mut passed_over = Vec::new();
-        for result in results {
-            match result {
-                Ok(GoodChecksum { sig, ka, .. }) => {
-                    // A text signature does not see how lines end, so it must not vouch for binary data.
-                    let due = if self.cleartext {
-                        SignatureType::Text
-                    } else {
-                        SignatureType::Binary
-                    };
-                    if sig.typ() != due {
-                        anyhow::bail!("a signature of type {} where {due} is due", sig.typ());
-                    }
-                    let made = sig
-                        .signature_creation_time()
-                        .ok_or_else(|| anyhow::anyhow!("a signature without a date"))?;
-                    self.found.push(Signer {
-                        fingerprint: ka.cert().fingerprint().to_hex(),
-                        key: ka.key().fingerprint().to_hex(),
-                        signed_at: made.into(),
-                    });
-                }
-                Err(VerificationError::BadSignature { ka, error, .. }) => {
-                    anyhow::bail!(
-                        "the signature of {} does not hold: {}",
-                        ka.cert().fingerprint(),
-                        flat(&error)
-                    )
-                }
-                Err(other) => passed_over.push(other.to_string().replace('\n', " ")),
-            }
-        }
-        if self.found.is_empty() {
-            anyhow::bail!(
-                "no signature of a known key holds ({})",
-                if passed_over.is_empty() {
-                    "there is none".to_owned()
-                } else {
-                    passed_over.join("; ")
-                }
-            );
-        }
-        Ok(())
     }
 }
 

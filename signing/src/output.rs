@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
+use crate::openpgp::Fault;
 use crate::tuf::TufError;
 
 /// The exit codes of all commands. `2` is a wrong command line, and belongs to clap.
@@ -45,16 +46,27 @@ const READER_GONE: u8 = 141;
 
 /// What an error is to the caller of a program: the word and the exit code.
 fn kind(error: &anyhow::Error) -> (&'static str, u8) {
-    let refused = |cause: &(dyn std::error::Error + 'static)| {
-        cause.is::<Refused>() || tuf(cause).is_some_and(TufError::is_refusal)
-    };
-    if error.chain().any(refused) {
+    if is_refusal(error) {
         ("refused", Exit::Refused as u8)
     } else if error.chain().any(|cause| cause.is::<Usage>()) {
         ("usage", WRONG_USAGE)
     } else {
         ("failed", Exit::Failed as u8)
     }
+}
+
+/// Whether verification or policy said no, by whichever type it was said.
+#[must_use]
+pub fn is_refusal(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .any(|cause| cause.is::<Refused>() || cause.is::<Fault>() || tuf(cause).is_some_and(TufError::is_refusal))
+}
+
+fn code(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    tuf(cause)
+        .map(TufError::code)
+        .or_else(|| cause.downcast_ref().map(Fault::code))
 }
 
 fn tuf<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a TufError> {
@@ -66,7 +78,7 @@ fn tuf<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a TufError>
 struct Failure<'a> {
     error: String,
     kind: &'a str,
-    /// Where the TUF client refused: its word for why.
+    /// Where the TUF client or OpenPGP refused: its word for why.
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
     exit: u8,
@@ -78,7 +90,7 @@ impl Failure<'_> {
         Self {
             error: chain(error),
             kind,
-            code: error.chain().find_map(tuf).map(TufError::code),
+            code: error.chain().find_map(code),
             exit,
         }
     }
@@ -92,7 +104,7 @@ pub fn report(program: &str, error: &anyhow::Error) -> ExitCode {
 }
 
 /// As [`report`], and where `as_json` says that the caller reads JSON, the error and its kind on standard output too:
-/// `{"error", "kind": "refused" | "failed" | "usage", "exit"}`, and `code` where the TUF client judged. A command that has
+/// `{"error", "kind": "refused" | "failed" | "usage", "exit"}`, and `code` where the TUF client or OpenPGP judged. A command that has
 /// printed its JSON already does not print a second one.
 #[must_use]
 pub fn report_as(program: &str, error: &anyhow::Error, as_json: bool) -> ExitCode {

@@ -274,10 +274,16 @@ impl Site {
     /// # Errors
     /// When the key file cannot be read.
     pub fn release_key<'a>(&self, passphrase: &'a Passphrase) -> Result<ReleaseKey<'a>> {
-        let path = self.directory.join(RELEASE_KEY);
+        let path = self.release_key_file();
         let key = keys::read_private(&path, MAX_OPENPGP_KEY)
             .with_context(|| format!("reading the OpenPGP release key {}", path.display()))?;
         Ok(ReleaseKey { key, passphrase, path })
+    }
+
+    /// The file of the OpenPGP release key.
+    #[must_use]
+    pub fn release_key_file(&self) -> PathBuf {
+        self.directory.join(RELEASE_KEY)
     }
 
     fn private(&self, name: &str) -> PathBuf {

@@ -10,7 +10,10 @@ use std::path::Path;
 
 use common::{SECRET, Said, boot_image, contents, files_below};
 use serde_json::Value;
+use signing::clock::now;
 use signing::durable::write_private;
+use signing::keys::Passphrase;
+use signing::openpgp::{generate, sign_detached};
 use signing::process::Cmd;
 use tempfile::TempDir;
 
@@ -113,6 +116,58 @@ fn what_is_signed_verifies_and_what_is_changed_is_refused() {
     tampered[0x300] ^= 1;
     fs::write(bench.path().join("y.efi"), tampered).unwrap();
     run("verify secureboot --trust site/trust y.efi").fails(3, &["changed after it was signed"]);
+}
+
+/// Two officers' keys in a keyring, and a text that both have signed.
+fn officers(place: &Path) {
+    let passphrase = Passphrase::new(SECRET.into()).unwrap();
+    let text = b"release 1.0.0 may be used\n";
+    fs::write(place.join("approval.txt"), text).unwrap();
+    let mut keyring = String::new();
+    for name in ["anna", "ben"] {
+        let key = generate(name, &passphrase, now() - chrono::TimeDelta::hours(1)).unwrap();
+        let signature = sign_detached(key.key.as_bytes(), &passphrase, &text[..], now()).unwrap();
+        fs::write(place.join(format!("{name}.asc")), signature).unwrap();
+        keyring += &key.certificate;
+    }
+    fs::write(place.join("officers.asc"), keyring).unwrap();
+}
+
+#[test]
+fn as_many_people_as_must_have_signed() {
+    let bench = bench();
+    officers(bench.path());
+    let verify = |rest: &str| {
+        sign(
+            bench.path(),
+            &format!("verify openpgp --keyring officers.asc {rest} approval.txt"),
+        )
+    };
+    let both = verify("--threshold 2 --signature anna.asc --signature ben.asc --json").json();
+    assert_eq!(both["signers"].as_array().unwrap().len(), 2);
+    let said = verify("--threshold 2 --signature anna.asc --signature anna.asc --json");
+    assert_eq!(said.json()["code"], "openpgp-below-threshold");
+    said.fails(3, &["1 of the 2", "more than once"]);
+    verify("--signature anna.asc --signature ben.asc").ends(2);
+    let signature = fs::read(bench.path().join("anna.asc")).unwrap();
+    fs::write(bench.path().join("approval.txt.asc"), signature).unwrap();
+    verify("--threshold 1").ok();
+    verify("--threshold 2").fails(3, &["1 of the 2"]);
+}
+
+#[test]
+fn a_secret_goes_to_the_vault_and_back() {
+    let bench = bench();
+    let run = |line: &str| sign(bench.path(), line);
+    run("encrypt --trust site/trust file").ok();
+    run("encrypt --trust site/trust file").fails(3, &["file.pgp exists"]);
+    run("decrypt --site site --passphrase-file passphrase file.pgp").fails(3, &["file exists"]);
+    run("decrypt --site site --passphrase-file wrong file.pgp --out back").fails(1, &["wrong passphrase"]);
+    run("decrypt --site site --passphrase-file passphrase file.pgp --out back --json").ok();
+    let back = bench.path().join("back");
+    assert_eq!(fs::read(&back).unwrap(), b"content\n");
+    assert_eq!(back.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    run("decrypt --site site --passphrase-file passphrase file").ends(2);
 }
 
 #[test]
@@ -309,6 +364,8 @@ fn a_closed_pipe_is_no_panic() {
 #[test]
 fn the_examples_in_the_help_work() {
     let bench = bench();
+    officers(bench.path());
+    fs::write(bench.path().join("answer.toml"), "answer\n").unwrap();
     // What the examples of cleartext messages speak of: a message and its keyring, made by GnuPG.
     let home = bench.path().join("gnupg");
     fs::create_dir(&home).unwrap();
@@ -337,7 +394,13 @@ fn the_examples_in_the_help_work() {
         eprintln!("gpg is not installed: the cleartext example is not run");
     }
     let mut helps = common::helps(PROGRAM, &[]);
-    helps.sort_by_key(|help| (help.command.starts_with("verify"), help.command.clone()));
+    helps.sort_by_key(|help| {
+        (
+            help.command.starts_with("verify"),
+            help.command == "decrypt",
+            help.command.clone(),
+        )
+    });
     for line in helps.into_iter().flat_map(|help| help.examples) {
         let repeats_init = line.starts_with("site init --dir site ");
         // The ceremony has tests of its own, with its own people.

@@ -21,7 +21,7 @@ mod verity;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use signing::output::Refused;
+use signing::output::is_refusal;
 use signing::tuf::TufError;
 
 use crate::medium::MediumError;
@@ -54,10 +54,10 @@ pub(crate) fn of_tuf(error: &TufError) -> Verdict {
     }
 }
 
-/// As [`of_tuf`], for errors that carry a [`Refused`] where something was judged and refused.
+/// As [`of_tuf`], for errors that carry a refusal where something was judged and refused.
 pub(crate) fn of_chain(error: &anyhow::Error) -> Verdict {
     let text = format!("{error:#}");
-    if error.chain().any(|cause| cause.is::<Refused>()) {
+    if is_refusal(error) {
         Verdict::Fail(text)
     } else {
         Verdict::CouldNotCheck(text)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Whether custodians signed a transcript with OpenPGP: distinct certificates are counted, not signatures.
+//! Whether custodians signed a transcript with OpenPGP: people are counted, neither certificates nor signatures.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,8 +9,8 @@ use sequoia_openpgp::Cert;
 use serde::Serialize;
 
 use super::state::{Reason, TrustedRoot};
-use super::{Assembled, Transcript, refuse};
-use crate::openpgp::{OpenPgpError, verify_detached_by};
+use super::{Assembled, Transcript};
+use crate::openpgp::count_signers;
 use crate::tuf::root::signed_part;
 
 /// A certificate that signed the transcript.
@@ -52,47 +52,38 @@ pub fn verify(
 ) -> Result<Verified> {
     let ceremony = Transcript::verify(transcript, old)?;
     let (custodians, barred) = holders(&ceremony, old)?;
-    let mut signers: BTreeMap<String, TranscriptSigner> = BTreeMap::new();
-    let mut refused_signatures = BTreeMap::new();
-    for (name, signature) in signatures {
-        match verify_detached_by(certs.to_vec(), transcript, signature, at) {
-            Ok(found) => {
-                for signer in found {
-                    if barred.contains(&signer.fingerprint) {
-                        let why = format!(
-                            "{} belongs to a key that the new root calls compromised",
-                            signer.fingerprint
-                        );
-                        refused_signatures.insert(name.clone(), why);
-                        continue;
-                    }
-                    signers.entry(signer.fingerprint.clone()).or_insert(TranscriptSigner {
-                        custodian: custodians.get(&signer.fingerprint).cloned(),
-                        fingerprint: signer.fingerprint,
-                        signed_at: signer.signed_at,
-                    });
-                }
-            }
-            Err(OpenPgpError::Refused(why)) => {
-                refused_signatures.insert(name.clone(), why.to_string());
-            }
-            Err(other) => return Err(other.into()),
+    let person = |fingerprint: &str| {
+        if barred.contains(fingerprint) {
+            return Err("belongs to a key that the new root calls compromised".to_owned());
         }
-    }
-    if signers.len() < threshold {
-        let told: Vec<_> = refused_signatures
-            .iter()
-            .map(|(name, why)| format!("; {name}: {why}"))
-            .collect();
-        return refuse(format!(
-            "{} of the {threshold} certificates that must have signed the transcript did{}",
-            signers.len(),
-            told.concat()
-        ));
+        // A custodian whose certificate is replaced is the same person with both.
+        Ok(custodians
+            .get(fingerprint)
+            .cloned()
+            .unwrap_or_else(|| fingerprint.to_owned()))
+    };
+    let counted = count_signers(certs, transcript, signatures, &person, at)?.reach(threshold)?;
+    let mut signers: Vec<_> = counted
+        .signers
+        .into_iter()
+        .map(|signer| TranscriptSigner {
+            custodian: custodians.get(&signer.fingerprint).cloned(),
+            fingerprint: signer.fingerprint,
+            signed_at: signer.signed_at,
+        })
+        .collect();
+    signers.sort_by(|one, other| one.fingerprint.cmp(&other.fingerprint));
+    let mut refused_signatures: BTreeMap<String, String> = BTreeMap::new();
+    for (name, fault) in counted.refused {
+        let told = refused_signatures.entry(name).or_default();
+        if !told.is_empty() {
+            *told += "; ";
+        }
+        *told += &fault.to_string();
     }
     Ok(Verified {
         ceremony,
-        signers: signers.into_values().collect(),
+        signers,
         refused_signatures,
         threshold,
     })

@@ -3,13 +3,15 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use signing::digest::{open_regular, read_bounded, read_to_limit};
-use signing::openpgp::{MAX_CLEARTEXT, MAX_SIGNATURE, verify_cleartext, verify_detached};
-use signing::output::Refused;
+use signing::openpgp::{
+    MAX_CLEARTEXT, MAX_SIGNATURE, Signer, count_signers, read_keyring, verify_cleartext, verify_detached,
+};
+use signing::output::{Refused, Usage};
 use signing::secureboot::{PeSignature, SecureBootError, Variable, verify_pe};
 use signing::site::Trust;
 use signing::{clock, durable, output};
@@ -19,6 +21,8 @@ use super::{open, time};
 
 /// A certificate is a kilobyte or two.
 const MAX_CERTIFICATE: u64 = 64 << 10;
+/// What several people sign is a text that they read.
+const MAX_COUNTED: u64 = 64 << 20;
 
 #[derive(Subcommand)]
 pub enum VerifyCommand {
@@ -36,6 +40,8 @@ Examples:
   bastide-sign verify openpgp --trust site/trust site/trust/root.json
   bastide-sign verify openpgp --keyring site/trust/release.asc \\
     --signature file.asc file
+  bastide-sign verify openpgp --keyring officers.asc --threshold 2 \\
+    --signature anna.asc --signature ben.asc approval.txt
   bastide-sign verify openpgp --keyring ring.asc --cleartext InRelease \\
     --out text")]
 pub struct OpenPgp {
@@ -47,9 +53,12 @@ pub struct OpenPgp {
     keyring: Option<PathBuf>,
     /// Signed file
     file: PathBuf,
-    /// Detached signature [default: FILE.asc]
+    /// Detached signature, more than one with --threshold [default: FILE.asc]
     #[arg(long, value_name = "FILE")]
-    signature: Option<PathBuf>,
+    signature: Vec<PathBuf>,
+    /// How many certificates of the keyring must have signed
+    #[arg(long, value_name = "K", conflicts_with = "cleartext", value_parser = clap::value_parser!(u16).range(1..))]
+    threshold: Option<u16>,
     /// FILE is a cleartext-signed message, such as InRelease
     #[arg(long, conflicts_with = "signature")]
     cleartext: bool,
@@ -117,10 +126,7 @@ fn openpgp(args: &OpenPgp) -> Result<()> {
         }
         (verified.signers, Some(verified.signed_at))
     } else {
-        let path = args.signature.clone().unwrap_or_else(|| signature_of(&args.file));
-        let signature = read_bounded(&path, MAX_SIGNATURE as u64)
-            .with_context(|| format!("cannot read the signature {}", path.display()))?;
-        let signers = verify_detached(&keyring, open(&args.file)?, &signature, at).with_context(context)?;
+        let signers = detached(args, &keyring, at).with_context(context)?;
         let signed_at = signers.iter().map(|signer| signer.signed_at).max();
         (
             signers.into_iter().map(|signer| signer.fingerprint).collect(),
@@ -139,6 +145,32 @@ fn openpgp(args: &OpenPgp) -> Result<()> {
         output::line(&format!("{}: good signature of {signer}", args.file.display()))?;
     }
     Ok(())
+}
+
+/// One signature by the rules for one, or so many people as must sign.
+fn detached(args: &OpenPgp, keyring: &Path, at: DateTime<Utc>) -> Result<Vec<Signer>> {
+    let mut signatures = Vec::new();
+    let paths = match &args.signature[..] {
+        [] => &[signature_of(&args.file)],
+        given => given,
+    };
+    for path in paths {
+        let name = path.display().to_string();
+        let signature =
+            read_bounded(path, MAX_SIGNATURE as u64).with_context(|| format!("cannot read the signature {name}"))?;
+        signatures.push((name, signature));
+    }
+    let file = open(&args.file)?;
+    let Some(threshold) = args.threshold else {
+        let [(_, signature)] = &signatures[..] else {
+            bail!(Usage("several signatures go with --threshold".to_owned()));
+        };
+        return Ok(verify_detached(keyring, file, signature, at)?);
+    };
+    let data = read_to_limit(&mut &file, MAX_COUNTED)?;
+    let person = |fingerprint: &str| Ok(fingerprint.to_owned());
+    let counted = count_signers(&read_keyring(keyring)?, &data, &signatures, &person, at)?;
+    Ok(counted.reach(threshold.into())?.signers)
 }
 
 #[derive(Serialize)]

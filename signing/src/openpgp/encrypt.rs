@@ -10,7 +10,7 @@
 //! # Defence not made
 //! Encryption does not say who encrypted: everybody can. What must be authentic is signed, or verified by its use.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
@@ -46,10 +46,11 @@ pub fn encrypt(certs: &[Cert], text: &[u8], at: DateTime<Utc>) -> Result<String,
     let mut recipients: Vec<Recipient<'_>> = Vec::new();
     for cert in certs {
         let valid = cert.with_policy(&policy, SystemTime::from(at)).map_err(make)?;
-        let usable = valid.alive().is_ok() && !matches!(
-            cert.revocation_status(&Rules::Upstream.policy(at), SystemTime::from(at)),
-            sequoia_openpgp::types::RevocationStatus::Revoked(_)
-        );
+        let usable = valid.alive().is_ok()
+            && !matches!(
+                cert.revocation_status(&Rules::Upstream.policy(at), SystemTime::from(at)),
+                sequoia_openpgp::types::RevocationStatus::Revoked(_)
+            );
         let before = recipients.len();
         if usable {
             let keys = valid.keys().supported().alive().revoked(false).key_flags(&purpose);
@@ -101,17 +102,17 @@ pub fn decrypt(
     let mut reader = match opened {
         Ok(reader) => reader,
         Err(error) => {
-            return Err(failed.unwrap_or_else(|| {
-                Fault::Malformed(format!("it cannot be decrypted: {}", flat(&error))).into()
-            }));
+            return Err(
+                failed.unwrap_or_else(|| Fault::Malformed(format!("it cannot be decrypted: {}", flat(&error))).into())
+            );
         }
     };
-    let read = read_to_limit(&mut reader, MAX_SECRET).map(Zeroizing::new);
-    if !matches!(&read, Ok(_) if reader.message_processed()) {
-        let why = read.err().map_or("it does not end".to_owned(), |error| error.to_string());
-        return Err(Fault::Malformed(format!("it cannot be decrypted: {why}")).into());
-    }
-    read.map_err(OpenPgpError::Data)
+    let why = match read_to_limit(&mut reader, MAX_SECRET).map(Zeroizing::new) {
+        Ok(text) if reader.message_processed() => return Ok(text),
+        Ok(_) => "it does not end".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Err(Fault::Malformed(format!("it cannot be decrypted: {why}")).into())
 }
 
 /// Finds the session key; why it did not is kept where the caller can see it.
@@ -155,7 +156,11 @@ impl DecryptionHelper for Opener<'_> {
         }
         let recipients: Vec<String> = pkesks
             .iter()
-            .map(|pkesk| pkesk.recipient().map_or("somebody".to_owned(), |key| format!("{key:X}")))
+            .map(|pkesk| {
+                pkesk
+                    .recipient()
+                    .map_or("somebody".to_owned(), |key| format!("{key:X}"))
+            })
             .collect();
         *self.failed = Some(Fault::AnotherRecipient { recipients }.into());
         anyhow::bail!("no key decrypts it")

@@ -8,12 +8,12 @@ use chrono::{DateTime, Utc};
 use sequoia_openpgp::cert::{CertBuilder, CipherSuite};
 use sequoia_openpgp::crypto::Password;
 use sequoia_openpgp::parse::Parse;
-use sequoia_openpgp::policy::StandardPolicy;
 use sequoia_openpgp::serialize::SerializeInto;
 use sequoia_openpgp::serialize::stream::{Armorer, Message, Signer as MessageSigner};
 use sequoia_openpgp::{Cert, Profile, armor};
 
 use super::OpenPgpError;
+use super::rules::Rules;
 use crate::digest;
 use crate::keys::Passphrase;
 
@@ -27,8 +27,9 @@ pub struct Generated {
     pub fingerprint: String,
 }
 
-/// Generates a release key: an Ed25519 primary key that certifies and an Ed25519 subkey that signs, in the version 4
-/// format that every OpenPGP program reads, without an expiry (the metadata that it signs expires).
+/// Generates a release key: an Ed25519 primary key that certifies, an Ed25519 subkey that signs and an X25519 subkey to which
+/// secrets are encrypted, in the version 4 format that every OpenPGP program reads, without an expiry (the metadata that it
+/// signs expires).
 ///
 /// # Errors
 /// When the key cannot be generated or encrypted.
@@ -41,6 +42,7 @@ pub fn generate(user: &str, passphrase: &Passphrase, at: DateTime<Utc>) -> Resul
         .set_cipher_suite(CipherSuite::Cv25519)
         .set_creation_time(SystemTime::from(at))
         .add_signing_subkey()
+        .add_storage_encryption_subkey()
         .set_password(Some(password(passphrase)))
         .generate()
         .map_err(make)?;
@@ -67,7 +69,7 @@ pub fn sign_detached(
     const OPERATION: &str = "sign with the OpenPGP key";
     let make = |error: anyhow::Error| making(OPERATION, &error);
     let cert = Cert::from_bytes(key).map_err(|error| making("read the OpenPGP key", &error))?;
-    let policy = StandardPolicy::at(SystemTime::from(at));
+    let policy = Rules::House.policy(at);
     let signing = cert
         .keys()
         .with_policy(&policy, SystemTime::from(at))
@@ -106,11 +108,11 @@ pub fn sign_detached(
     String::from_utf8(armored).map_err(|error| make(error.into()))
 }
 
-fn password(passphrase: &Passphrase) -> Password {
+pub(super) fn password(passphrase: &Passphrase) -> Password {
     Password::from(passphrase.expose())
 }
 
-fn making(operation: &'static str, error: &anyhow::Error) -> OpenPgpError {
+pub(super) fn making(operation: &'static str, error: &anyhow::Error) -> OpenPgpError {
     OpenPgpError::Make {
         operation,
         reason: super::flat(error),

@@ -7,6 +7,8 @@ use chrono::TimeDelta;
 use std::fs;
 use tempfile::TempDir;
 
+mod faults;
+
 struct Bench {
     directory: TempDir,
     generated: Generated,
@@ -40,7 +42,7 @@ impl Bench {
         use sequoia_openpgp::serialize::stream::{Message, Signer as MessageSigner};
         use std::io::Write;
         let cert = Cert::from_bytes(&self.generated.key).unwrap();
-        let policy = StandardPolicy::new();
+        let policy = sequoia_openpgp::policy::StandardPolicy::new();
         let pair = cert
             .keys()
             .with_policy(&policy, None)
@@ -68,7 +70,7 @@ impl Bench {
 
 fn is_refused<T>(result: Result<T, OpenPgpError>) -> String {
     match result {
-        Err(OpenPgpError::Refused(reason)) => reason.0,
+        Err(OpenPgpError::Refused(fault)) => fault.to_string(),
         Err(other) => panic!("not refused but {other:?}"),
         Ok(_) => panic!("accepted"),
     }
@@ -266,4 +268,51 @@ fn debian_verifies() {
         tampered[100] ^= 1;
         is_refused(verify_cleartext(keyring, &tampered, now()));
     }
+}
+
+#[test]
+fn secrets_are_for_the_certificates_owner_alone() {
+    let (bench, other) = (Bench::new(), Bench::new());
+    let text = b"recovery key 1234";
+    let certs = read_keyring(&bench.ring()).unwrap();
+    let message = encrypt(&certs, text, now()).unwrap();
+    assert!(message.starts_with("-----BEGIN PGP MESSAGE-----"));
+    let open =
+        |bench: &Bench, message: &[u8]| decrypt(bench.generated.key.as_bytes(), &bench.passphrase, message, now());
+    assert_eq!(open(&bench, message.as_bytes()).unwrap().as_slice(), text);
+    assert!(matches!(
+        open(&other, message.as_bytes()),
+        Err(OpenPgpError::Refused(Fault::AnotherRecipient { .. }))
+    ));
+    let wrong = Passphrase::new(b"wrong".to_vec()).unwrap();
+    assert!(matches!(
+        decrypt(bench.generated.key.as_bytes(), &wrong, message.as_bytes(), now()),
+        Err(OpenPgpError::Passphrase { .. })
+    ));
+
+    // One bit of the encrypted text is another.
+    let mut bytes = Vec::new();
+    sequoia_openpgp::armor::Reader::from_bytes(message.as_bytes(), None)
+        .read_to_end(&mut bytes)
+        .unwrap();
+    open(&bench, &bytes).unwrap();
+    let last = bytes.len() - 5;
+    bytes[last] ^= 1;
+    is_refused(open(&bench, &bytes));
+    // What is no message, or nobody's secret.
+    for message in ["", "hello", &bench.sign(b"data")] {
+        is_refused(open(&bench, message.as_bytes()));
+    }
+    let long = encrypt(&certs, &vec![7; usize::try_from(MAX_SECRET).unwrap() + 1], now()).unwrap();
+    assert!(is_refused(open(&bench, long.as_bytes())).contains("longer than"));
+    // A certificate that had no such key, or has not any more.
+    let (signs_only, _) = sequoia_openpgp::cert::CertBuilder::new()
+        .add_userid("old")
+        .add_signing_subkey()
+        .generate()
+        .unwrap();
+    assert!(matches!(
+        encrypt(&[signs_only], text, now()),
+        Err(OpenPgpError::Make { .. })
+    ));
 }

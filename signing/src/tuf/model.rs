@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
-use ring::signature::UnparsedPublicKey;
 use serde_json::{Map, Value};
 
 use super::author::SIGNED_AT;
@@ -16,7 +15,7 @@ use super::hashes::Hashes;
 use super::json;
 use super::limits::Limits;
 use super::names::{check_role_name, check_target_name, pattern_matches};
-use super::role_keys::{PublicKey, RoleKeys, material, read_keys, read_role_keys};
+use super::role_keys::{PublicKey, RoleKeys, read_keys, read_role_keys};
 use crate::digest::Sha256;
 
 pub(super) type Result<T> = std::result::Result<T, TufError>;
@@ -158,12 +157,8 @@ impl SignedFile {
             let Some(PublicKey::Known(key)) = keys.keys.get(keyid) else {
                 continue;
             };
-            let (algorithm, public) = material(key);
-            if UnparsedPublicKey::new(algorithm, public)
-                .verify(&self.message, signature)
-                .is_ok()
-            {
-                distinct.insert(public);
+            if key.verifies(&self.message, signature) {
+                distinct.insert(&key.public);
                 keyids.push(keyid.clone());
             }
         }

@@ -1,7 +1,13 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Who signed, how many of them, and under which root.
 
-use serde_json::json;
+use openssl::ec::{EcGroup, EcKey};
+use openssl::hash::MessageDigest;
+use openssl::nid::Nid;
+use openssl::pkey::{PKey, Private};
+use openssl::rsa::{Padding, Rsa};
+use openssl::sign::{RsaPssSaltlen, Signer as OpensslSigner};
+use serde_json::{Value, json};
 
 use super::super::author::{self, KeySet, Signer};
 use super::super::trail::Origin;
@@ -227,6 +233,78 @@ fn a_key_of_an_unknown_kind_is_carried_but_never_counts() {
     );
     fixture.put("1.root.json", root);
     fixture.accept(fixture.store());
+}
+
+/// A key of any kind as metadata names it, and its signature over a message.
+fn foreign(kind: &str) -> (Value, PKey<Private>) {
+    let curve = |nid| {
+        let group = EcGroup::from_curve_name(nid).unwrap();
+        PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap()
+    };
+    let (keytype, scheme, key) = match kind {
+        "Ed25519" => ("ed25519", "ed25519", PKey::generate_ed25519().unwrap()),
+        "P-256" => ("ecdsa", "ecdsa-sha2-nistp256", curve(Nid::X9_62_PRIME256V1)),
+        "P-384" => ("ecdsa", "ecdsa-sha2-nistp384", curve(Nid::SECP384R1)),
+        "RSA-PSS" => {
+            let key = PKey::from_rsa(Rsa::generate(3072).unwrap()).unwrap();
+            ("rsa", "rsassa-pss-sha256", key)
+        }
+        other => panic!("{other}"),
+    };
+    let public = match kind {
+        "Ed25519" => hex::encode(key.raw_public_key().unwrap()),
+        _ => String::from_utf8(key.public_key_to_pem().unwrap()).unwrap(),
+    };
+    (
+        json!({"keytype": keytype, "scheme": scheme, "keyval": {"public": public}}),
+        key,
+    )
+}
+
+fn sign_as(kind: &str, key: &PKey<Private>, message: &[u8]) -> Vec<u8> {
+    let mut signer = match kind {
+        "Ed25519" => OpensslSigner::new_without_digest(key),
+        "P-384" => OpensslSigner::new(MessageDigest::sha384(), key),
+        _ => OpensslSigner::new(MessageDigest::sha256(), key),
+    }
+    .unwrap();
+    if kind == "RSA-PSS" {
+        signer.set_rsa_padding(Padding::PKCS1_PSS).unwrap();
+        signer.set_rsa_pss_saltlen(RsaPssSaltlen::DIGEST_LENGTH).unwrap();
+    }
+    signer.sign_oneshot_to_vec(message).unwrap()
+}
+
+/// The repository whose timestamp is signed by another kind of key, made and used by OpenSSL.
+#[test]
+fn every_kind_of_key_verifies_and_none_verifies_another_message() {
+    for kind in ["Ed25519", "P-256", "P-384", "RSA-PSS"] {
+        let mut fixture = Fixture::new();
+        let (public, key) = foreign(kind);
+        let id = Sha256::of(&super::super::json::canonical(&public).unwrap()).to_string();
+        let root = resign(
+            fixture.file("1.root.json"),
+            &[&fixture.root[0], &fixture.root[1]],
+            |signed| {
+                signed["keys"][id.as_str()] = public;
+                signed["roles"]["timestamp"]["keyids"] = json!([id]);
+            },
+        );
+        fixture.put("1.root.json", root);
+        below(&fixture.refuse_new(), "timestamp", 0);
+        let mut timestamp: Value = serde_json::from_slice(fixture.file("timestamp.json")).unwrap();
+        let message = super::super::json::canonical(&timestamp["signed"]).unwrap();
+        for (signed, holds) in [(&b"another message"[..], false), (&message, true)] {
+            let signature = hex::encode(sign_as(kind, &key, signed));
+            timestamp["signatures"] = json!([{"keyid": id, "sig": signature}]);
+            fixture.put("timestamp.json", serde_json::to_vec(&timestamp).unwrap());
+            if holds {
+                fixture.accept(fixture.store());
+            } else {
+                below(&fixture.refuse_new(), "timestamp", 0);
+            }
+        }
+    }
 }
 
 #[test]
