@@ -72,13 +72,21 @@ pub fn publish(repository: &Repository, options: &Options<'_>, tell: &mut dyn Fn
     let trust = Trust::open(&options.site.trust_dir())?;
     let root = trust.root()?;
     let before = match repository.is_published() {
-        true => Some(repository.read(&root).context("the repository is not this site's")?),
+        true => Some(
+            repository
+                .read_to_publish(&root)
+                .context("the repository is not this site's")?,
+        ),
         false => None,
     };
     let build = match options.build {
         Some(directory) => Some((directory, read_build(directory, &trust)?)),
         None => None,
     };
+    // A root was added and nothing published under it: clients go no further until something is.
+    let interrupted = before.as_ref().and_then(|reading| reading.role("root"));
+    let interrupted =
+        interrupted.is_some_and(|(version, _)| repository.metadata(&format!("{}.root.json", version + 1)).exists());
     let timestamp = before.as_ref().and_then(|reading| reading.role("timestamp"));
     let mut summary = Summary {
         version: build.as_ref().map(|(_, facts)| facts.version),
@@ -92,6 +100,7 @@ pub fn publish(repository: &Repository, options: &Options<'_>, tell: &mut dyn Fn
     if let (Some((_, facts)), Some(before), Some((version, expires))) = (&build, &before, timestamp)
         && is_published(facts, before)?
         && options.expires.is_none()
+        && !interrupted
     {
         return Ok(Summary {
             changed: false,

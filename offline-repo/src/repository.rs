@@ -22,6 +22,7 @@ use signing::digest::{self, Sha256};
 use signing::durable;
 use signing::output::Refused;
 use signing::release::{self, Offered, Part, Version};
+use signing::tuf::repository::limits_to_publish;
 use signing::tuf::{Client, Datastore, DirectorySource, Limits, Source, Trail, VerifiedTarget};
 
 /// The largest root or signature of one that is read.
@@ -269,7 +270,20 @@ impl Repository {
     /// # Errors
     /// When it does not verify or cannot be read.
     pub fn read(&self, root: &[u8]) -> Result<Reading> {
-        read(&mut self.source(), root, &|path| self.target(path).is_file())
+        self.read_within(root, Limits::default())
+    }
+
+    /// As [`Repository::read`], for whoever publishes next: after a root that replaced the keys of timestamp or snapshot, and
+    /// before anything was published under it, this reads what was published last.
+    ///
+    /// # Errors
+    /// As [`Repository::read`].
+    pub fn read_to_publish(&self, root: &[u8]) -> Result<Reading> {
+        self.read_within(root, limits_to_publish(&self.root, root)?)
+    }
+
+    fn read_within(&self, root: &[u8], limits: Limits) -> Result<Reading> {
+        read(&mut self.source(), root, limits, &|path| self.target(path).is_file())
             .with_context(|| format!("cannot use the repository {}", self.root.display()))
     }
 
@@ -340,14 +354,9 @@ impl std::io::Write for Hashing {
 ///
 /// # Errors
 /// When it does not verify or cannot be read.
-pub fn read(source: &mut dyn Source, root: &[u8], present: &dyn Fn(&str) -> bool) -> Result<Reading> {
+pub fn read(source: &mut dyn Source, root: &[u8], limits: Limits, present: &dyn Fn(&str) -> bool) -> Result<Reading> {
     // At the beginning of time nothing has expired.
-    let mut client = Client::open(
-        Datastore::ephemeral(root)?,
-        source,
-        Limits::default(),
-        DateTime::UNIX_EPOCH,
-    )?;
+    let mut client = Client::open(Datastore::ephemeral(root)?, source, limits, DateTime::UNIX_EPOCH)?;
     client.refresh()?;
     let targets = client.targets()?;
     let releases = releases(&targets, &|target| present(&client.path(target)))?;

@@ -13,7 +13,7 @@ use offline_repo::store::Store;
 use serde_json::json;
 use signing::clock;
 use signing::output::{self, Exit};
-use signing::tuf::Source;
+use signing::tuf::{Limits, Source};
 
 use super::{freshness, pinned_root};
 use crate::progress::human;
@@ -59,7 +59,7 @@ impl List {
             };
             let root = pinned_root(trust, own)?;
             let carried = bundle.target_paths();
-            repository::read(&mut bundle, &root, &|path| carried.contains(path))
+            repository::read(&mut bundle, &root, Limits::default(), &|path| carried.contains(path))
                 .with_context(|| format!("cannot use the bundle {}", self.path.display()))?
         };
         self.releases(&reading)

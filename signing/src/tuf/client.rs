@@ -98,6 +98,11 @@ impl<S: Source> Client<S> {
         Ok(())
     }
 
+    /// The root that is trusted.
+    pub(super) const fn root(&self) -> &Root {
+        &self.root
+    }
+
     /// Updates the root alone.
     pub(super) fn refresh_root(&mut self) -> Result<()> {
         self.update_root()
@@ -127,6 +132,11 @@ impl<S: Source> Client<S> {
     #[must_use]
     pub const fn datastore(&self) -> &Datastore {
         &self.store
+    }
+
+    /// Where its bytes come from.
+    pub const fn source(&mut self) -> &mut S {
+        &mut self.source
     }
 
     /// Ends the client and gives back the datastore with its lock.

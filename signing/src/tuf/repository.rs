@@ -9,6 +9,8 @@
 //!
 //! Not defended here: somebody who holds the keys.
 
+mod resume;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -28,6 +30,8 @@ use super::source::{DirectorySource, Source, SourceError};
 use super::trail::TrailFile;
 use crate::digest::{self, Sha256};
 use crate::durable;
+
+pub use resume::limits as limits_to_publish;
 
 /// The role to which the host's releases are delegated.
 pub const HOST: &str = "host";
@@ -230,13 +234,15 @@ impl Repository {
         Ok(entry)
     }
 
-    /// Adds the next root, which must be signed by thresholds of the current one and of itself.
+    /// Adds the next root, which must be signed by thresholds of the current one and of itself. It takes effect at once, and
+    /// what is published after it may follow later, with the repository opened anew.
     ///
     /// # Errors
     /// When it does not verify or cannot be written.
     pub fn add_root(&mut self, root: &[u8]) -> Result<()> {
         let name = format!("{}.root.json", self.root_version + 1);
-        let mut client = self.client(BTreeMap::from([(name.clone(), root.to_vec())]), DateTime::UNIX_EPOCH)?;
+        let staged = BTreeMap::from([(name.clone(), root.to_vec())]);
+        let mut client = self.client(staged, DateTime::UNIX_EPOCH, Limits::default())?;
         client.refresh_root().with_context(|| format!("the new root {name}"))?;
         self.write(&name, root)?;
         self.root_version += 1;
@@ -304,7 +310,7 @@ impl Repository {
 
         let mut staged = files.clone();
         staged.insert("timestamp.json".to_owned(), timestamp.clone());
-        let mut client = self.client(staged, now)?;
+        let mut client = self.client(staged, now, Limits::default())?;
         client
             .targets()
             .context("checking the new metadata before it is published; nothing was changed")?;
@@ -325,7 +331,7 @@ impl Repository {
     }
 
     /// A client of this repository, in which some metadata files are not written yet.
-    fn client(&self, staged: BTreeMap<String, Vec<u8>>, now: DateTime<Utc>) -> Result<Client<Staged>> {
+    fn client(&self, staged: BTreeMap<String, Vec<u8>>, now: DateTime<Utc>, limits: Limits) -> Result<Client<Staged>> {
         let source = Staged {
             files: staged,
             below: DirectorySource::below(&self.directory),
@@ -333,25 +339,23 @@ impl Repository {
         Ok(Client::open(
             Datastore::ephemeral(&self.trusted_root)?,
             source,
-            Limits::default(),
+            limits,
             now,
         )?)
     }
 
     fn load(&mut self) -> Result<()> {
         // At the beginning of time nothing has expired.
-        let mut client = self.client(BTreeMap::new(), DateTime::UNIX_EPOCH)?;
-        let published = self.directory.join("metadata/timestamp.json").exists();
-        if published {
-            client.targets()?;
-        } else {
-            client.refresh_root()?;
-        }
-        let newest = |role: &str| client.trail().files.iter().rev().find(|file| file.role == role);
-        self.root_version = newest("root").map_or(0, |file| file.version);
-        if !published {
+        let mut client = self.client(BTreeMap::new(), DateTime::UNIX_EPOCH, Limits::default())?;
+        client.refresh_root()?;
+        self.root_version = client.root().header.version;
+        if !self.directory.join("metadata/timestamp.json").exists() {
             return Ok(());
         }
+        let limits = resume::limits(&self.directory, &self.trusted_root)?;
+        let mut client = self.client(BTreeMap::new(), DateTime::UNIX_EPOCH, limits)?;
+        client.targets()?;
+        let newest = |role: &str| client.trail().files.iter().rev().find(|file| file.role == role);
         self.timestamp = newest("timestamp").map_or(0, |file| file.version);
         self.snapshot = newest("snapshot").map_or(0, |file| file.version);
         self.roles.clear();

@@ -158,6 +158,64 @@ fn a_new_root_is_added_only_when_it_verifies() {
     assert!(follow(directory.path(), &fixture).is_ok());
 }
 
+/// The recipe: the power is cut between a root that replaces keys and what is published under it.
+#[test]
+fn a_publication_that_was_cut_behind_its_root_is_gone_on_with() {
+    for (timestamp, snapshot) in [(true, false), (false, true), (true, true)] {
+        let mut fixture = Fixture::new();
+        let directory = tempfile::tempdir().unwrap();
+        let mut repository = first(directory.path(), &fixture);
+        let root = fixture.file("1.root.json").to_vec();
+        if timestamp {
+            fixture.timestamp = key();
+        }
+        if snapshot {
+            fixture.snapshot = key();
+        }
+        repository.add_root(&fixture.make_root(2, &[0, 1])).unwrap();
+        // One more that replaces nothing: what is published lies two roots behind.
+        repository.add_root(&fixture.make_root(3, &[1, 2])).unwrap();
+        drop(repository);
+        assert!(matches!(
+            follow(directory.path(), &fixture),
+            Err(TufError::BelowThreshold { .. })
+        ));
+        let mut repository = Repository::open(directory.path(), &root).unwrap();
+        assert_eq!((repository.root_version(), repository.targets().len()), (3, 1));
+        let published = publish(&mut repository, &fixture).unwrap();
+        assert_eq!(
+            (published.root, published.host, published.snapshot, published.timestamp),
+            (3, 1, 2, 2)
+        );
+        assert_eq!(follow(directory.path(), &fixture).unwrap(), b"the first release");
+        drop(repository);
+        assert!(Repository::open(directory.path(), &root).is_ok());
+    }
+}
+
+#[test]
+fn what_replaced_keys_signed_is_gone_on_with_only_where_the_targets_keys_are_the_same() {
+    let mut fixture = Fixture::new();
+    let directory = tempfile::tempdir().unwrap();
+    let mut repository = first(directory.path(), &fixture);
+    let root = fixture.file("1.root.json").to_vec();
+    let honest = fs::read(directory.path().join("metadata/timestamp.json")).unwrap();
+    fixture.timestamp = key();
+    repository.add_root(&fixture.make_root(2, &[0, 1])).unwrap();
+    drop(repository);
+    // A stranger's timestamp is nobody's.
+    let forged = super::fixture::resign(&honest, &[&key()], |_| {});
+    fs::write(directory.path().join("metadata/timestamp.json"), forged).unwrap();
+    assert!(Repository::open(directory.path(), &root).is_err());
+    fs::write(directory.path().join("metadata/timestamp.json"), honest).unwrap();
+    let mut repository = Repository::open(directory.path(), &root).unwrap();
+    fixture.targets = key();
+    repository.add_root(&fixture.make_root(3, &[0, 1])).unwrap();
+    drop(repository);
+    let error = Repository::open(directory.path(), &root).err().unwrap();
+    assert!(format!("{error:#}").contains("timestamp is signed by 0"), "{error:#}");
+}
+
 #[test]
 fn names_that_the_role_may_not_use_are_refused() {
     let fixture = Fixture::new();
