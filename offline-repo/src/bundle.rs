@@ -59,7 +59,7 @@ impl BundleSource<File> {
     /// [`Refused`] in the chain when the file is no bundle; else when it cannot be read.
     pub fn open(path: &Path) -> Result<Self> {
         let open = || format!("cannot use the bundle {}", path.display());
-        let file = File::open(path).with_context(open)?;
+        let file = digest::open_regular(path).with_context(open)?;
         Self::new(file).with_context(open)
     }
 }

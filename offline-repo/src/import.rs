@@ -13,13 +13,12 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use serde_json::Value;
-use signing::digest::{self, Sha256};
+use signing::digest::Sha256;
 use signing::openpgp;
 use signing::output::Refused;
 use signing::release::{Custom, MAX_BOOT_IMAGE, Version};
 use signing::site::Trust;
-use signing::tuf::{Client, Datastore, Limits, Source, Trail, VerifiedTarget};
+use signing::tuf::{Client, Datastore, DirectorySource, Limits, Source, TufError, VerifiedTarget};
 
 use crate::bundle::BundleSource;
 use crate::repository::{LARGEST_ROOT, Repository, releases};
@@ -84,7 +83,7 @@ pub fn import(
 
     let mut client = Client::open(datastore, &mut source, Limits::default(), now)?;
     client.refresh()?;
-    not_older(repository, client.trail())?;
+    not_older(repository, trust, client.source(), now)?;
     let targets = client.targets()?;
     let paths: BTreeSet<String> = targets.iter().map(|target| client.path(target)).collect();
     if let Some(stray) = carried.iter().find(|path| !paths.contains(*path)) {
@@ -206,31 +205,23 @@ fn check_boot_image<S: Source>(client: &mut Client<S>, target: &VerifiedTarget, 
     trust.check_boot_image(custom.part, &image, &custom.root_hash)
 }
 
-/// What the repository serves already must not become older, even where its memory was lost or somebody else wrote it.
-fn not_older(repository: &Repository, trail: &Trail) -> Result<()> {
-    const NAME: &str = "timestamp.json";
-    let place = repository.metadata(NAME);
-    if !place.exists() {
-        return Ok(());
+/// What the repository serves already must not become older, even where its memory was lost or somebody else wrote it: it is
+/// followed as if it were the memory. So a root that replaces stolen keys also undoes what they signed (5.3.11).
+fn not_older(repository: &Repository, trust: &Trust, bundle: &mut BundleSource, now: DateTime<Utc>) -> Result<()> {
+    let served = DirectorySource::below(repository.root());
+    let memory = Datastore::ephemeral(&trust.root()?)?;
+    // At the beginning of time nothing has expired.
+    let mut client = Client::open(memory, served, Limits::default(), DateTime::UNIX_EPOCH)?;
+    match client.refresh() {
+        // What does not verify is no version that anybody could have taken; what was verified before it is held on to.
+        Err(error) if !error.is_refusal() => return Err(error.into()),
+        _ => {}
     }
-    let bytes = digest::read_bounded(&place, Limits::default().timestamp_bytes)
-        .with_context(|| format!("cannot read {}", place.display()))?;
-    let served: Value = serde_json::from_slice(&bytes).with_context(|| format!("{} is not JSON", place.display()))?;
-    let served = served["signed"]["version"].as_u64().unwrap_or(0);
-    let newest = trail
-        .files
-        .iter()
-        .filter(|file| file.file == NAME)
-        .map(|file| file.version)
-        .max();
-    if newest.is_some_and(|newest| newest < served) {
-        return Err(anyhow!(Refused(format!(
-            "rollback: the repository {} serves timestamp {served} and the bundle carries {}",
-            repository.root().display(),
-            newest.unwrap_or(0)
-        ))));
-    }
-    Ok(())
+    let mut client = Client::open(client.into_datastore(), bundle, Limits::default(), now)?;
+    client.refresh().with_context(|| {
+        let place = repository.root().display();
+        format!("the repository {place} serves something else")
+    })
 }
 
 /// Every root that is carried has the site's OpenPGP signature, before any of them may be trusted.
@@ -247,10 +238,9 @@ fn check_roots(source: &mut BundleSource, trust: &Trust, now: DateTime<Utc>) -> 
     }
     for name in names {
         let missing = || anyhow!(Refused(format!("{name} has no OpenPGP signature of the site")));
-        let root = source.metadata(&name, LARGEST_ROOT)?.ok_or_else(missing)?;
-        let signature = source
-            .metadata(&format!("{name}.asc"), LARGEST_ROOT)?
-            .ok_or_else(missing)?;
+        let mut read = |name: &str| source.metadata(name, LARGEST_ROOT).map_err(TufError::from);
+        let root = read(&name)?.ok_or_else(missing)?;
+        let signature = read(&format!("{name}.asc"))?.ok_or_else(missing)?;
         openpgp::verify_detached(&trust.release_keyring(), root.as_slice(), &signature, now)
             .with_context(|| format!("the OpenPGP signature of {name}"))?;
     }

@@ -175,7 +175,7 @@ impl TufError {
             Self::Expired { .. } => "expired",
             // The carrier's own checksum failed before ours could: the bytes are as wrong.
             Self::HashMismatch { .. } | Self::Source(SourceError::Damaged { .. }) => "hash-mismatch",
-            Self::Length { .. } => "length",
+            Self::Length { .. } | Self::Source(SourceError::TooLong { .. }) => "length",
             Self::UnknownTarget { .. } => "unknown-target",
             Self::Malformed { .. } => "malformed",
             Self::Missing { .. } | Self::NotInSnapshot { .. } => "incomplete",

@@ -93,7 +93,7 @@ fn the_last_version_there_can_be_ends_nothing() {
         fixture.file("1.root.json"),
         &[&fixture.root[0], &fixture.root[1]],
         |signed| {
-            signed["version"] = json!(u64::MAX);
+            signed["version"] = json!(i64::MAX);
         },
     );
     fixture.put("1.root.json", last);
