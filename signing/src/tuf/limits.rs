@@ -3,7 +3,8 @@
 
 use super::json::Bounds;
 
-/// How much a client takes from a repository that it has not verified yet. The defaults carry 30,000 targets.
+/// How much a client takes from a repository that it has not verified yet. The defaults carry 30,000 targets, for which a
+/// client and their author together need some 250 MiB (`tests/scale.rs`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of one root (the specification's W, 5.3.3).

@@ -339,26 +339,3 @@ fn metadata_is_kept_as_it_was_received() {
     let name = super::super::datastore::timestamp_name(&root);
     assert_eq!(client.datastore().read(&name).unwrap().unwrap(), bytes);
 }
-
-#[test]
-fn thirty_thousand_targets_fit_the_default_limits() {
-    let mut fixture = Fixture::new();
-    let entries = (0..30_000)
-        .map(|at| {
-            let custom = json!({"version": "1.0.0", "channel": "stable", "part": "root", "size": at});
-            let entry = super::super::author::TargetEntry {
-                length: at,
-                sha256: Sha256::of(&at.to_le_bytes()),
-                custom: custom.as_object().cloned(),
-            };
-            (format!("host/1.0.0/part-{at}"), entry)
-        })
-        .collect();
-    let host = super::super::author::targets(&Fixture::header(1), &entries, &[], &[&fixture.host]).unwrap();
-    fixture.put("1.host.json", host);
-    fixture.index(2, &[("host", 1), ("targets", 1)]);
-    let mut client = fixture.client(fixture.store());
-    let target = client.target("host/1.0.0/part-29999").unwrap().unwrap();
-    assert_eq!(target.length, 29_999);
-    assert_eq!(client.targets().unwrap().len(), 30_000);
-}

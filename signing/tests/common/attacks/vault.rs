@@ -198,7 +198,7 @@ impl Vault {
         self.contents.get_mut(&place).unwrap()
     }
 
-    fn delegate(&mut self, version: u64) {
+    pub fn delegate(&mut self, version: u64) {
         let delegation = Delegation {
             name: "host".into(),
             keys: KeySet::single(self.host.public()),
