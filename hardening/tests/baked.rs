@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use hardening::report::{Report, Subject};
 use hardening::trace::repository;
 use hardening::verdict::Outcome;
-use offline_repo::export::{Selection, export};
-use offline_repo::import::{Mode, import};
+use offline_repo::export::{Roots, Selection, export};
+use offline_repo::import::{Believed, Mode, import};
 use offline_repo::repository::Repository;
 use signing::clock::now;
 use support::medium::Recipe;
@@ -81,10 +81,21 @@ impl Gateway {
         drop(fs::remove_file(&bundle));
         let root = fs::read(support::trust().join("root.json")).unwrap();
         let publisher = Repository::open(&self.world.repository()).unwrap();
-        export(&publisher, &root, &Selection::Newest, 1, &bundle, &mut |_, _| ()).unwrap();
+        export(
+            &publisher,
+            &Roots::vendor(root),
+            &Selection::Newest,
+            1,
+            &bundle,
+            &mut |_, _| (),
+        )
+        .unwrap();
         let gateway = Repository::create(&self.place()).unwrap();
-        let trust = signing::site::Trust::open(&support::trust()).unwrap();
-        import(&bundle, &gateway, &trust, now(), Mode::Write, &mut |_, _| ()).unwrap();
+        let believed = Believed {
+            vendor: signing::site::Trust::open(&support::trust()).unwrap(),
+            site: None,
+        };
+        import(&bundle, &gateway, &believed, now(), Mode::Write, &mut |_, _| ()).unwrap();
     }
 
     fn audit(&self) -> Report {

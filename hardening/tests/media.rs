@@ -14,7 +14,7 @@ use hardening::trace::release::Question;
 use hardening::trace::trust::Trust;
 use hardening::trace::{bundle, repository};
 use hardening::verdict::Outcome;
-use offline_repo::export::{Selection, export};
+use offline_repo::export::{Roots, Selection, export};
 use offline_repo::repository::Repository;
 use signing::clock::now;
 use signing::release::Part;
@@ -395,7 +395,15 @@ fn a_bundle_passes_and_its_tampered_copies_fail() {
     let root = fs::read(support::trust().join("root.json")).unwrap();
     let place = world.directory.path().join("x.bundle");
     let repository = Repository::open(&world.repository()).unwrap();
-    export(&repository, &root, &Selection::Newest, 1, &place, &mut |_, _| ()).unwrap();
+    export(
+        &repository,
+        &Roots::vendor(root),
+        &Selection::Newest,
+        1,
+        &place,
+        &mut |_, _| (),
+    )
+    .unwrap();
     let audit = |path: &Path| {
         let audited = world.ask(false, |question| bundle::bundle(path, question));
         Report::new(Subject::new("bundle", "test"), now(), audited.sections)

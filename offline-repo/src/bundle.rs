@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! A bundle: a TUF repository, or the new part of one, as one file for a stick.
 //!
-//! A plain tar with its members in this order: `bundle.json`, `metadata/*`, `targets/*.zst` (zstd frames, RFC 8878).
+//! A plain tar with its members in this order: `bundle.json`, `metadata/*`, from a gateway whose officers approve also
+//! `site/metadata/*`, `targets/*.zst` (zstd frames, RFC 8878).
 //!
 //! Attacks: those on the archive, see [`crate::tarindex`]; members in places where no reader looks, to smuggle something
 //! over the gap; a frame that unpacks without end, or that wants a huge window; a `bundle.json` that promises what the
 //! signed metadata does not.
 //! Defence: nothing is unpacked to the disk from here: a bundle is a [`Source`] whose bytes the TUF client judges, with
-//! its own bounds; names outside the three places are refused; a window over 32 MiB is refused by zstd, and the client
+//! its own bounds; names outside these places are refused; a window over 32 MiB is refused by zstd, and the client
 //! stops reading at the signed length. `bundle.json` decides nothing: it is for a person, and for a check that what was
 //! meant to be carried has arrived.
 //! Not defended: a stick that is slow on purpose.
@@ -22,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use signing::digest;
 use signing::output::Refused;
 use signing::release::Version;
-use signing::tuf::{Source, SourceError};
+use signing::tuf::{Offer, Source, SourceError};
 
 use crate::tarindex::{TarError, TarIndex};
 
@@ -50,7 +51,12 @@ pub struct Manifest {
 pub struct BundleSource<R = File> {
     tar: TarIndex<R>,
     manifest: Manifest,
+    /// Where this repository's metadata stand.
+    metadata: &'static str,
 }
+
+const METADATA: &str = "metadata/";
+const SITE_METADATA: &str = "site/metadata/";
 
 impl BundleSource<File> {
     /// Opens a bundle.
@@ -61,6 +67,22 @@ impl BundleSource<File> {
         let open = || format!("cannot use the bundle {}", path.display());
         let file = digest::open_regular(path).with_context(open)?;
         Self::new(file).with_context(open)
+    }
+
+    /// Opens a bundle with all of its repositories: the vendor's, and the site's where it carries one.
+    ///
+    /// # Errors
+    /// As [`BundleSource::open`].
+    pub fn offer(path: &Path) -> Result<Offer<Self>> {
+        let vendor = Self::open(path)?;
+        let site = match vendor.carries_site() {
+            true => Some(Self {
+                metadata: SITE_METADATA,
+                ..Self::open(path)?
+            }),
+            false => None,
+        };
+        Ok(Offer { vendor, site })
     }
 }
 
@@ -77,7 +99,14 @@ impl<R: Read + Seek> BundleSource<R> {
             let next = match name.split_once('/') {
                 None if index == 0 && name == "bundle.json" => 0,
                 Some(("metadata", file)) if !file.contains('/') => 1,
-                Some(("targets", path)) if path.ends_with(".zst") => 2,
+                Some(("site", path))
+                    if path
+                        .strip_prefix("metadata/")
+                        .is_some_and(|file| !file.is_empty() && !file.contains('/')) =>
+                {
+                    2
+                }
+                Some(("targets", path)) if path.ends_with(".zst") => 3,
                 _ => return Err(refused(format!("{name} has no place in a bundle"))),
             };
             if next < stage {
@@ -97,7 +126,11 @@ impl<R: Read + Seek> BundleSource<R> {
                 manifest.format
             )));
         }
-        Ok(Self { tar, manifest })
+        Ok(Self {
+            tar,
+            manifest,
+            metadata: METADATA,
+        })
     }
 
     /// What the bundle says of itself, which nobody signed.
@@ -106,12 +139,18 @@ impl<R: Read + Seek> BundleSource<R> {
         &self.manifest
     }
 
-    /// The names of the metadata files.
+    /// Whether it carries a site's approval of what is in it.
+    #[must_use]
+    pub fn carries_site(&self) -> bool {
+        self.tar.names().iter().any(|name| name.starts_with(SITE_METADATA))
+    }
+
+    /// The names of this repository's metadata files.
     pub fn metadata_names(&self) -> impl Iterator<Item = &str> {
         self.tar
             .names()
             .iter()
-            .filter_map(|name| name.strip_prefix("metadata/"))
+            .filter_map(|name| name.strip_prefix(self.metadata))
     }
 
     /// The paths of the targets, as [`Source::target`] takes them.
@@ -127,7 +166,8 @@ impl<R: Read + Seek> BundleSource<R> {
     /// The length of a metadata file.
     #[must_use]
     pub fn metadata_size(&self, name: &str) -> Option<u64> {
-        self.tar.member(&format!("metadata/{name}")).map(|member| member.size)
+        let name = format!("{}{name}", self.metadata);
+        self.tar.member(&name).map(|member| member.size)
     }
 
     /// The length of a target as it is carried, compressed.
@@ -142,7 +182,7 @@ impl<R: Read + Seek> BundleSource<R> {
 impl<R: Read + Seek> Source for BundleSource<R> {
     fn metadata(&mut self, name: &str, max: u64) -> Result<Option<Vec<u8>>, SourceError> {
         let io = |source| SourceError::of_read(name, source);
-        let Some(mut reader) = self.tar.read(&format!("metadata/{name}")).map_err(io)? else {
+        let Some(mut reader) = self.tar.read(&format!("{}{name}", self.metadata)).map_err(io)? else {
             return Ok(None);
         };
         if reader.limit() > max {
@@ -218,7 +258,15 @@ impl<W: Write> BundleWriter<W> {
     /// # Errors
     /// When it cannot be written.
     pub fn metadata(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
-        self.member(&format!("metadata/{name}"), bytes.len() as u64, &mut &bytes[..])
+        self.member(&format!("{METADATA}{name}"), bytes.len() as u64, &mut &bytes[..])
+    }
+
+    /// Adds a metadata file of the site's repository, after those of the vendor's.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn site_metadata(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.member(&format!("{SITE_METADATA}{name}"), bytes.len() as u64, &mut &bytes[..])
     }
 
     /// Adds a target: `give` writes its content, which is compressed on the way.
@@ -309,12 +357,26 @@ mod tests {
     #[test]
     fn members_without_a_place_are_refused() {
         assert!(bundle(&[MANIFEST]).is_ok());
-        for name in ["extra", "metadata/sub/x", "targets/x", "else/x.zst"] {
+        assert!(bundle(&[MANIFEST, ("site/metadata/x", b"")]).unwrap().carries_site());
+        for name in [
+            "extra",
+            "metadata/sub/x",
+            "targets/x",
+            "else/x.zst",
+            "site/x",
+            "site/metadata",
+            "site/metadata/sub/x",
+            "site/targets/x.zst",
+        ] {
             assert!(bundle(&[MANIFEST, (name, b"")]).is_err(), "{name}");
         }
         assert!(
             bundle(&[MANIFEST, ("targets/x.zst", b""), ("metadata/x", b"")]).is_err(),
             "order"
+        );
+        assert!(
+            bundle(&[MANIFEST, ("site/metadata/x", b""), ("metadata/x", b"")]).is_err(),
+            "order of the repositories"
         );
         assert!(bundle(&[("metadata/x", b""), MANIFEST]).is_err(), "manifest first");
         assert!(bundle(&[("metadata/x", b"")]).is_err(), "no manifest");

@@ -12,10 +12,11 @@ use signing::digest;
 use signing::durable;
 use signing::output::Refused;
 use signing::release::Version;
-use signing::tuf::{Client, Datastore, Limits};
+use signing::tuf::trail::TrailFile;
+use signing::tuf::{Datastore, DirectorySource, Limits, MultiClient, Stores, Trail, VerifiedTarget};
 
 use crate::bundle::BundleWriter;
-use crate::repository::{Published, Repository};
+use crate::repository::{Published, Repository, expires, offer, releases};
 
 /// The compression level that pays for a stick: about 1/4 of the size at 50 MB/s a core.
 pub const LEVEL: i32 = 9;
@@ -44,44 +45,75 @@ pub struct Summary {
     pub expires: Option<DateTime<Utc>>,
 }
 
-/// Exports. `root` is the pinned root, or the repository's own where nobody pins one. `tell` is called with bytes read
-/// and bytes in all.
+/// The roots from which a repository is verified: pinned ones, or its own where nobody pins one.
+#[derive(Debug, Clone)]
+pub struct Roots {
+    /// The vendor's.
+    pub vendor: Vec<u8>,
+    /// The site's, where its officers approve in the repository.
+    pub site: Option<Vec<u8>>,
+}
+
+impl Roots {
+    /// Of a repository where nobody approves.
+    #[must_use]
+    pub const fn vendor(vendor: Vec<u8>) -> Self {
+        Self { vendor, site: None }
+    }
+}
+
+/// Exports. From a gateway whose officers approve, only approved releases are carried, with the vendor's metadata as of the
+/// approval and the site's beside them. `tell` is called with bytes read and bytes in all.
 ///
 /// # Errors
 /// [`Refused`] in the chain when something is not as signed; the place of the bundle then stays as it was.
 pub fn export(
     repository: &Repository,
-    root: &[u8],
+    roots: &Roots,
     selection: &Selection,
     level: i32,
     out: &Path,
     tell: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary> {
-    let reading = repository.read(root)?;
-    let chosen = choose(&reading.releases, selection)?;
+    let (mut client, targets) = follow(repository, roots)?;
+    let trails = client.trails();
+    let client = client.vendor();
+    let all = releases(&targets, &|target| repository.target(&client.path(target)).is_file())?;
+    let chosen = choose(&all, selection)?;
     let versions: Vec<Version> = chosen.iter().map(|release| release.version).collect();
     let total: u64 = chosen.iter().map(|release| release.size()).sum();
     let write = || format!("cannot write the bundle {}", out.display());
     durable::clear_stale(out).with_context(write)?;
     let file = durable::Writer::new(out, 0o644).with_context(write)?;
     let mut writer = BundleWriter::new(Counted { inner: file, count: 0 }, repository.root(), versions.clone())?;
-    for name in metadata_names(&reading.trail) {
-        let path = repository.metadata(&name);
-        let bytes = digest::read_bounded(&path, 64 << 20).with_context(|| format!("cannot read {}", path.display()))?;
-        writer.metadata(&name, &bytes).with_context(write)?;
+    let approved = trails.site.is_some();
+    for file in &trails.vendor.files {
+        let place = |name: &str| match (approved, file.role.as_str()) {
+            (false, _) => repository.metadata(name),
+            (true, "timestamp") => repository.approved(&format!("{}.{name}", file.version)),
+            (true, _) => repository.approved(name),
+        };
+        for name in with_signature(file) {
+            writer.metadata(&name, &read(&place(&name))?).with_context(write)?;
+        }
     }
-    let mut client = Client::open(
-        Datastore::ephemeral(root)?,
-        repository.source(),
-        Limits::default(),
-        DateTime::UNIX_EPOCH,
-    )?;
+    let expires = match &trails.site {
+        None => expires(&trails.vendor),
+        Some((trail, _)) => {
+            for name in trail.files.iter().flat_map(with_signature) {
+                let bytes = read(&repository.site().join("metadata").join(&name))?;
+                writer.site_metadata(&name, &bytes).with_context(write)?;
+            }
+            expires(trail)
+        }
+    };
     let mut done = 0;
     for part in chosen.iter().flat_map(|release| &release.parts) {
-        let target = client
-            .target(&part.target)?
+        let target = targets
+            .iter()
+            .find(|target| target.name == part.target)
             .ok_or_else(|| anyhow!(Refused(format!("{} is not signed any more", part.target))))?;
-        let path = client.path(&target);
+        let path = client.path(target);
         writer.target(&path, level, |to| {
             let mut sink = Told {
                 inner: to,
@@ -90,7 +122,7 @@ pub fn export(
                 tell,
             };
             client
-                .fetch(&target, &mut sink)
+                .fetch(target, &mut sink)
                 .with_context(|| format!("cannot export {}", target.name))
         })?;
     }
@@ -101,7 +133,7 @@ pub fn export(
         releases: versions,
         bytes: total,
         bundle_bytes: counted.count,
-        expires: reading.expires().map(|(_, expires)| expires),
+        expires: expires.map(|(_, expires)| expires),
     })
 }
 
@@ -138,15 +170,39 @@ fn choose<'a>(releases: &'a [Published], selection: &Selection) -> Result<Vec<&'
     Ok(chosen)
 }
 
+/// Verifies what the repository offers, whatever the date.
+fn follow(repository: &Repository, roots: &Roots) -> Result<(MultiClient<DirectorySource>, Vec<VerifiedTarget>)> {
+    let what = || format!("cannot use the repository {}", repository.root().display());
+    let vendor = Datastore::ephemeral(&roots.vendor).with_context(what)?;
+    let stores = match &roots.site {
+        None => Stores::Vendor(vendor),
+        Some(site) => Stores::Both {
+            vendor,
+            site: Datastore::ephemeral(site).with_context(what)?,
+        },
+    };
+    let offer = offer(repository.root());
+    // At the beginning of time nothing has expired.
+    let mut client = MultiClient::open(stores, offer, Limits::default(), DateTime::UNIX_EPOCH).with_context(what)?;
+    client.refresh().with_context(what)?;
+    let targets = client.targets().with_context(what)?;
+    Ok((client, targets))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    digest::read_bounded(path, 64 << 20).with_context(|| format!("cannot read {}", path.display()))
+}
+
 /// The metadata files that a client needs, roots with their OpenPGP signatures, in a fixed order.
 #[must_use]
-pub fn metadata_names(trail: &signing::tuf::Trail) -> Vec<String> {
-    let mut names = Vec::new();
-    for file in &trail.files {
-        names.push(file.file.clone());
-        if file.role == "root" {
-            names.push(format!("{}.asc", file.file));
-        }
+pub fn metadata_names(trail: &Trail) -> Vec<String> {
+    trail.files.iter().flat_map(with_signature).collect()
+}
+
+fn with_signature(file: &TrailFile) -> Vec<String> {
+    let mut names = vec![file.file.clone()];
+    if file.role == "root" {
+        names.push(format!("{}.asc", file.file));
     }
     names
 }

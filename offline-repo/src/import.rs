@@ -4,11 +4,13 @@
 //!
 //! Beyond what TUF refuses (see [`signing::tuf::client`]) and the bundle's reader (see [`crate::bundle`]): a root without
 //! the site's OpenPGP signature; a bundle without any root; a target in the bundle that no role vouches for; a release that the
-//! bundle promises and does not hold, or holds and does not name; a boot image that the site's hosts would not start; metadata older than what the repository serves. The gateway remembers what it trusted in `REPO/datastore`, so an older bundle is refused.
+//! bundle promises and does not hold, or holds and does not name; a boot image that the site's hosts would not start; metadata older than what the repository serves; where a site's approval is demanded, a bundle without it or with one that
+//! the vendor's metadata do not bear out ([`signing::tuf::multi`]), and where none is demanded, a bundle that carries one,
+//! for nobody here could verify it. The gateway remembers what it trusted in `REPO/datastore`, so an older bundle is refused.
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use chrono::{DateTime, Utc};
@@ -18,14 +20,18 @@ use signing::openpgp;
 use signing::output::Refused;
 use signing::release::{Custom, MAX_BOOT_IMAGE, Version};
 use signing::site::Trust;
-use signing::tuf::{Client, Datastore, DirectorySource, Limits, Source, TufError, VerifiedTarget};
+use signing::tuf::{
+    Client, Datastore, DirectorySource, Limits, MultiClient, Offer, Source, Stores, Trail, TufError, VerifiedTarget,
+};
 
 use crate::bundle::BundleSource;
 use crate::repository::{LARGEST_ROOT, Repository, releases};
 use crate::store::sweep;
 
 /// Where a gateway remembers what it trusted.
-const DATASTORE: &str = "datastore";
+pub(crate) const DATASTORE: &str = "datastore";
+/// The file that makes all others visible.
+const TIMESTAMP: &str = "timestamp.json";
 
 /// What was imported.
 #[derive(Debug, Clone, Serialize)]
@@ -49,6 +55,71 @@ pub enum Mode {
     DryRun,
 }
 
+/// Whom a gateway believes.
+#[derive(Debug, Clone)]
+pub struct Believed {
+    /// Who published what the bundle carries.
+    pub vendor: Trust,
+    /// Who must have approved it.
+    pub site: Option<Trust>,
+}
+
+/// The gateway's memory of one sovereign.
+struct Remembered {
+    place: PathBuf,
+    root: Vec<u8>,
+    rehearsal: Datastore,
+}
+
+impl Remembered {
+    fn rehearse(place: PathBuf, trust: &Trust) -> Result<Self> {
+        let root = trust.root()?;
+        let (rehearsal, _) = Datastore::rehearse(&place, &root)?;
+        Ok(Self { place, root, rehearsal })
+    }
+
+    fn open(self, mode: Mode) -> Result<Datastore> {
+        Ok(match mode {
+            // A gateway's first import begins with the pinned root, so that is nothing to speak of here.
+            Mode::Write => Datastore::open_or_create(&self.place, &self.root)?.0,
+            // A rehearsal must not teach the gateway anything.
+            Mode::DryRun => self.rehearsal,
+        })
+    }
+}
+
+/// Opens what the gateway remembers, once the OpenPGP keys have vouched for the roots: a trust directory given by mistake
+/// would pin its root for good.
+fn stores(
+    repository: &Repository,
+    believed: &Believed,
+    offer: &mut Offer<BundleSource>,
+    clock: DateTime<Utc>,
+    mode: Mode,
+) -> Result<(Stores, DateTime<Utc>)> {
+    let vendor = Remembered::rehearse(repository.root().join(DATASTORE), &believed.vendor)?;
+    let mut now = vendor.rehearsal.effective_now(clock, None)?;
+    let site = match &believed.site {
+        None => None,
+        Some(trust) => {
+            let site = Remembered::rehearse(repository.site().join(DATASTORE), trust)?;
+            now = site.rehearsal.effective_now(now, None)?;
+            check_roots(offer.site.as_mut().ok_or(TufError::NoSite)?, trust, now)?;
+            Some(site)
+        }
+    };
+    check_roots(&mut offer.vendor, &believed.vendor, now)?;
+    let vendor = vendor.open(mode)?;
+    let stores = match site {
+        None => Stores::Vendor(vendor),
+        Some(site) => Stores::Both {
+            vendor,
+            site: site.open(mode)?,
+        },
+    };
+    Ok((stores, now))
+}
+
 /// Imports. `tell` is called with bytes verified and bytes in all.
 ///
 /// # Errors
@@ -57,34 +128,31 @@ pub enum Mode {
 pub fn import(
     bundle: &Path,
     repository: &Repository,
-    trust: &Trust,
+    believed: &Believed,
     clock: DateTime<Utc>,
     mode: Mode,
     tell: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary> {
-    let mut source = BundleSource::open(bundle)?;
+    let mut offer = BundleSource::offer(bundle)?;
+    if offer.site.is_some() && believed.site.is_none() {
+        return Err(anyhow!(Refused(
+            "the bundle carries a site's approval: name the site's trust directory with --site-trust".into()
+        )));
+    }
     let _lock = repository.lock()?;
     sweep(&repository.root().join("metadata"))?;
     sweep(&repository.root().join("targets"))?;
-    let place = repository.root().join(DATASTORE);
-    // Nothing is remembered before the site's OpenPGP key has vouched for the roots: a trust directory given by mistake
-    // would pin its root for good.
-    let (rehearsal, _) = Datastore::rehearse(&place, &trust.root()?)?;
-    let now = rehearsal.effective_now(clock, None)?;
-    check_roots(&mut source, trust, now)?;
-    let datastore = match mode {
-        // A gateway's first import begins with the pinned root, so that is nothing to speak of here.
-        Mode::Write => Datastore::open_or_create(&place, &trust.root()?)?.0,
-        // A rehearsal must not teach the gateway anything.
-        Mode::DryRun => rehearsal,
-    };
-    let carried = source.target_paths();
-    let promised = source.manifest().releases.clone();
+    let (stores, now) = stores(repository, believed, &mut offer, clock, mode)?;
+    let carried = offer.vendor.target_paths();
+    let promised = offer.vendor.manifest().releases.clone();
 
-    let mut client = Client::open(datastore, &mut source, Limits::default(), now)?;
+    let mut client = MultiClient::open(stores, offer, Limits::default(), now)?;
     client.refresh()?;
-    not_older(repository, trust, client.source(), now)?;
+    let as_of = client.trails().vendor.now;
+    not_older(repository, &believed.vendor, client.vendor().source(), as_of)?;
     let targets = client.targets()?;
+    let trails = client.trails();
+    let mut client = client.into_vendor();
     let paths: BTreeSet<String> = targets.iter().map(|target| client.path(target)).collect();
     if let Some(stray) = carried.iter().find(|path| !paths.contains(*path)) {
         return Err(anyhow!(Refused(format!(
@@ -123,7 +191,8 @@ pub fn import(
         .filter(|target| carried.contains(&client.path(target)))
         .collect();
     for target in &wanted {
-        check_boot_image(&mut client, target, trust).with_context(|| format!("cannot import {}", target.name))?;
+        check_boot_image(&mut client, target, &believed.vendor)
+            .with_context(|| format!("cannot import {}", target.name))?;
     }
     let total: u64 = wanted.iter().map(|target| target.length).sum();
     let mut done = 0;
@@ -140,29 +209,22 @@ pub fn import(
         tell(done, total);
     }
 
-    let trail = client.trail().clone();
     drop(client);
-    let mut metadata = Vec::new();
-    for file in &trail.files {
-        let bytes = match source.metadata(&file.file, file.length)? {
-            Some(bytes) if Sha256::of(&bytes) == file.sha256 => bytes,
-            // The root from which trust starts need not be carried again.
-            None if file.role == "root" => continue,
-            _ => return Err(anyhow!(Refused(format!("{} changed while it was read", file.file)))),
-        };
-        if file.role == "root" {
-            let name = format!("{}.asc", file.file);
-            metadata.extend(source.metadata(&name, LARGEST_ROOT)?.map(|signature| (name, signature)));
-        }
-        metadata.push((file.file.clone(), bytes));
-    }
-    // Whoever reads the repository starts at the timestamp: it comes last.
-    metadata.sort_by_key(|(name, _)| name == "timestamp.json");
+    let offer = BundleSource::offer(bundle)?;
+    let metadata = metadata(offer.vendor, &trails.vendor)?;
+    let site = match (offer.site, &trails.site) {
+        (Some(source), Some((trail, _))) => self::metadata(source, trail)?,
+        _ => Vec::new(),
+    };
     if mode == Mode::Write {
+        if trails.site.is_some() {
+            take_approval(repository, &trails.vendor, &metadata, &site)?;
+        }
         for (name, bytes) in &metadata {
             repository.write_metadata(name, bytes)?;
         }
     }
+    let trail = trails.vendor;
     let whole = |list: &[crate::repository::Published], version: &Version| {
         list.iter()
             .any(|release| release.version == *version && release.complete())
@@ -182,6 +244,48 @@ pub fn import(
             .find(|file| file.role == "timestamp")
             .map_or(0, |file| file.version),
     })
+}
+
+/// The metadata files of a trail as the bundle carries them, roots with their OpenPGP signatures.
+fn metadata(mut source: BundleSource, trail: &Trail) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut metadata = Vec::new();
+    for file in &trail.files {
+        let bytes = match source.metadata(&file.file, file.length)? {
+            Some(bytes) if Sha256::of(&bytes) == file.sha256 => bytes,
+            // The root from which trust starts need not be carried again.
+            None if file.role == "root" => continue,
+            _ => return Err(anyhow!(Refused(format!("{} changed while it was read", file.file)))),
+        };
+        if file.role == "root" {
+            let name = format!("{}.asc", file.file);
+            metadata.extend(source.metadata(&name, LARGEST_ROOT)?.map(|signature| (name, signature)));
+        }
+        metadata.push((file.file.clone(), bytes));
+    }
+    // Whoever reads the repository starts at the timestamp: it comes last.
+    metadata.sort_by_key(|(name, _)| name == TIMESTAMP);
+    Ok(metadata)
+}
+
+/// Serves what the site approved, as the gateway does at which it was approved.
+fn take_approval(
+    repository: &Repository,
+    vendor: &Trail,
+    metadata: &[(String, Vec<u8>)],
+    site: &[(String, Vec<u8>)],
+) -> Result<()> {
+    let timestamp = vendor.files.iter().rev().find(|file| file.role == "timestamp");
+    for (name, bytes) in metadata {
+        match timestamp.filter(|_| name == TIMESTAMP) {
+            Some(file) => repository.write_approved(&format!("{}.{name}", file.version), bytes)?,
+            None => repository.write_approved(name, bytes)?,
+        }
+    }
+    let approvals = Repository::create(&repository.site())?;
+    for (name, bytes) in site {
+        approvals.write_metadata(name, bytes)?;
+    }
+    Ok(())
 }
 
 /// A boot image must be one that the site's hosts would start, before anything of its release is written.
@@ -207,7 +311,7 @@ fn check_boot_image<S: Source>(client: &mut Client<S>, target: &VerifiedTarget, 
 
 /// What the repository serves already must not become older, even where its memory was lost or somebody else wrote it: it is
 /// followed as if it were the memory. So a root that replaces stolen keys also undoes what they signed (5.3.11).
-fn not_older(repository: &Repository, trust: &Trust, bundle: &mut BundleSource, now: DateTime<Utc>) -> Result<()> {
+fn not_older<S: Source>(repository: &Repository, trust: &Trust, bundle: &mut S, now: DateTime<Utc>) -> Result<()> {
     let served = DirectorySource::below(repository.root());
     let memory = Datastore::ephemeral(&trust.root()?)?;
     // At the beginning of time nothing has expired.

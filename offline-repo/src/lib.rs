@@ -2,9 +2,10 @@
 //! The offline repository: snapshots of upstream packages on the low side, signed releases on both sides of the gap.
 //!
 //! On the left of the first signature stand [`spec`], [`mirror`], [`store`], [`snapshot`] and [`upstream`]: a pinned set
-//! of Debian packages, fetched by apt, proved here, kept by content. On its right stand [`repository`], [`publish`], [`export`] and [`import`], and [`bundle`]
+//! of Debian packages, fetched by apt, proved here, kept by content. On its right stand [`repository`], [`publish`], [`export`], [`import`] and [`approve`], and [`bundle`]
 //! between them, which a host reads as well.
 
+pub mod approve;
 pub mod apt;
 pub mod aptview;
 pub mod bundle;
@@ -12,6 +13,7 @@ pub mod control;
 pub mod export;
 pub mod import;
 pub mod mirror;
+mod office;
 pub mod publish;
 pub mod repository;
 pub mod snapshot;

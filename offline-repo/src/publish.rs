@@ -9,15 +9,14 @@ use chrono::{DateTime, Duration, Utc};
 use serde::Serialize;
 use signing::digest::{self, Sha256};
 use signing::keys::Passphrase;
-use signing::openpgp;
 use signing::output::Refused;
 use signing::release::{MAX_BOOT_IMAGE, Part, PartFile, Release, Version};
-use signing::site::{Role, Site, Trust};
-use signing::tuf::author::{KeySet, Signer, TargetEntry};
+use signing::site::{Site, Trust};
+use signing::tuf::author::TargetEntry;
 use signing::tuf::client::consistent_path;
-use signing::tuf::repository::{Expiry, Repository as Editor, Signers};
 
-use crate::repository::{LARGEST_ROOT, Reading, Repository};
+use crate::office;
+use crate::repository::{Reading, Repository};
 use crate::store::sweep;
 
 /// The largest `release.json`.
@@ -115,7 +114,7 @@ pub fn publish(repository: &Repository, options: &Options<'_>, tell: &mut dyn Fn
             repository.root().display()
         );
     }
-    let roots = site_roots(options.site, &trust, options.now)?;
+    let roots = office::site_roots(options.site, &trust, options.now)?;
     if options.mode == Mode::DryRun {
         if let Some((directory, facts)) = &build {
             each_part(directory, facts, tell, check_part)?;
@@ -261,12 +260,12 @@ fn sign(
     repository: &Repository,
     options: &Options<'_>,
     pinned: &[u8],
-    roots: &[SiteRoot],
+    roots: &[office::SiteRoot],
     build: Option<&(&Path, Release)>,
     expires: DateTime<Utc>,
     tell: &mut dyn FnMut(u64, u64),
 ) -> Result<u64> {
-    let mut editor = open(repository, pinned, roots)?;
+    let mut editor = office::open(repository, pinned, roots)?;
     sweep(&repository.root().join("metadata"))?;
     sweep(&repository.root().join("targets"))?;
     if let Some((directory, facts)) = build {
@@ -284,69 +283,8 @@ fn sign(
     }
     // Metadata that is born expired is asked for by who wants to see it refused.
     let signed_at = options.now.min(expires - Duration::days(1));
-    let key = |role: Role| options.site.signer(role, options.passphrase);
-    let host = key(Role::Host)?;
-    let signers = Signers {
-        targets: &[&key(Role::Targets)?],
-        host: &[&host],
-        snapshot: &[&key(Role::Snapshot)?],
-        timestamp: &[&key(Role::Timestamp)?],
-    };
-    let versions = editor.publish(
-        &KeySet::single(host.public()),
-        &signers,
-        &Expiry::all(expires),
-        signed_at,
-    )?;
+    let versions = office::sign(&mut editor, options.site, options.passphrase, expires, signed_at)?;
     Ok(versions.timestamp)
-}
-
-/// A root of the site with its OpenPGP signature.
-struct SiteRoot {
-    name: String,
-    content: Vec<u8>,
-    signature: Vec<u8>,
-}
-
-/// The site's roots, oldest first, each with its OpenPGP signature verified: hosts and gateways refuse a root without it.
-fn site_roots(site: &Site, trust: &Trust, now: DateTime<Utc>) -> Result<Vec<SiteRoot>> {
-    let read = |name: &str| {
-        let path = site.metadata_dir().join(name);
-        digest::read_bounded(&path, LARGEST_ROOT).with_context(|| format!("cannot read {}", path.display()))
-    };
-    let mut roots = Vec::new();
-    for version in 1.. {
-        let name = format!("{version}.root.json");
-        if version > 1 && !site.metadata_dir().join(&name).exists() {
-            break;
-        }
-        let (content, signature) = (read(&name)?, read(&format!("{name}.asc"))?);
-        openpgp::verify_detached(&trust.release_keyring(), content.as_slice(), &signature, now)
-            .with_context(|| format!("the OpenPGP signature of the site's {name}"))?;
-        roots.push(SiteRoot {
-            name,
-            content,
-            signature,
-        });
-    }
-    Ok(roots)
-}
-
-/// Opens the repository for editing and takes over the site's new roots with the OpenPGP signatures of all.
-fn open(repository: &Repository, pinned: &[u8], roots: &[SiteRoot]) -> Result<Editor> {
-    let first = roots.first().context("the site has no root")?;
-    let mut editor = if repository.metadata(&first.name).exists() {
-        Editor::open(repository.root(), pinned)?
-    } else {
-        Editor::create(repository.root(), &first.content)?
-    };
-    for (version, root) in (1..).zip(roots) {
-        repository.write_metadata(&format!("{}.asc", root.name), &root.signature)?;
-        if version > editor.root_version() {
-            editor.add_root(&root.content)?;
-        }
-    }
-    Ok(editor)
 }
 
 fn target(release: &Release, part: &PartFile) -> Result<TargetEntry> {

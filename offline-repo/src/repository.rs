@@ -5,6 +5,9 @@
 //! REPO/metadata/N.root.json, N.root.json.asc, timestamp.json, N.snapshot.json, N.targets.json, N.host.json
 //! REPO/targets/host/VERSION/<sha256>.<part>
 //! REPO/datastore/    at a gateway: what its imports have trusted so far
+//! REPO/site/metadata/   at a gateway with officers: the site's repository, which approves releases of the vendor
+//! REPO/site/vendor/     the vendor's metadata as they were approved; its timestamp as N.timestamp.json
+//! REPO/site/datastore/  at the next gateway: what its imports have trusted of the site
 //! REPO/.lock         one writer at a time
 //! ```
 //!
@@ -23,10 +26,29 @@ use signing::durable;
 use signing::output::Refused;
 use signing::release::{self, Offered, Part, Version};
 use signing::tuf::repository::limits_to_publish;
-use signing::tuf::{Client, Datastore, DirectorySource, Limits, Source, Trail, VerifiedTarget};
+use signing::tuf::{Client, Datastore, DirectorySource, Limits, Offer, Source, Trail, VerifiedTarget};
 
 /// The largest root or signature of one that is read.
 pub const LARGEST_ROOT: u64 = 1 << 20;
+
+/// The directory of a site's repository in the one that it approves from.
+const SITE: &str = "site";
+/// And in it the vendor's metadata.
+const VENDOR: &str = "vendor";
+
+/// What the repository in a directory offers: the vendor's as the site approved it, where a site did.
+#[must_use]
+pub fn offer(root: &Path) -> Offer<DirectorySource> {
+    let site = root.join(SITE);
+    if !site.join("metadata/timestamp.json").exists() {
+        return Offer::vendor(DirectorySource::below(root));
+    }
+    let below = |metadata: PathBuf| DirectorySource::new(metadata, root.join("targets"));
+    Offer {
+        vendor: below(site.join(VENDOR)),
+        site: Some(below(site.join("metadata"))),
+    }
+}
 
 /// One part of a published release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -158,13 +180,19 @@ impl Reading {
     /// The first role to expire.
     #[must_use]
     pub fn expires(&self) -> Option<(String, DateTime<Utc>)> {
-        // Of a chain of roots only the last one counts.
-        let mut last = BTreeMap::new();
-        for file in &self.trail.files {
-            last.insert(file.role.clone(), file.expires);
-        }
-        last.into_iter().min_by_key(|(_, expires)| *expires)
+        expires(&self.trail)
     }
+}
+
+/// The first role of a trail to expire.
+#[must_use]
+pub fn expires(trail: &Trail) -> Option<(String, DateTime<Utc>)> {
+    // Of a chain of roots only the last one counts.
+    let mut last = BTreeMap::new();
+    for file in &trail.files {
+        last.insert(file.role.clone(), file.expires);
+    }
+    last.into_iter().min_by_key(|(_, expires)| *expires)
 }
 
 impl Repository {
@@ -198,7 +226,7 @@ impl Repository {
     /// # Errors
     /// When it cannot be made.
     pub fn begin(root: &Path) -> Result<(Self, Begun)> {
-        let names = ["metadata", "targets", "datastore", ".lock"];
+        let names = ["metadata", "targets", "datastore", SITE, ".lock"];
         let mut new: Vec<PathBuf> = match root.join("metadata").exists() {
             true => Vec::new(),
             false => names.iter().map(|name| root.join(name)).collect(),
@@ -248,6 +276,44 @@ impl Repository {
     #[must_use]
     pub fn source(&self) -> DirectorySource {
         DirectorySource::below(&self.root)
+    }
+
+    /// The directory of the site's repository, where its officers approve.
+    #[must_use]
+    pub fn site(&self) -> PathBuf {
+        self.root.join(SITE)
+    }
+
+    /// The place of the vendor's metadata file as it was approved.
+    #[must_use]
+    pub fn approved(&self, name: &str) -> PathBuf {
+        self.site().join(VENDOR).join(name)
+    }
+
+    /// Writes such a file durably.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_approved(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.approved(name);
+        let what = || format!("cannot write {}", path.display());
+        fs::create_dir_all(self.site().join(VENDOR)).with_context(what)?;
+        durable::write(&path, bytes).with_context(what)
+    }
+
+    /// Whether a site's officers approve here.
+    #[must_use]
+    pub fn is_approved(&self) -> bool {
+        self.site().join("metadata/timestamp.json").exists()
+    }
+
+    /// The oldest root of the site's repository, as [`Repository::own_root`].
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn own_site_root(&self) -> Result<Vec<u8>> {
+        let path = self.site().join("metadata/1.root.json");
+        digest::read_bounded(&path, LARGEST_ROOT).with_context(|| format!("cannot read {}", path.display()))
     }
 
     /// Whether something was published here.

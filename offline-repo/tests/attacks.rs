@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use attacks::vault::{Built, Vault};
 use attacks::{Door, Go, Refusal, recover, remembered};
-use offline_repo::import::{Mode, import};
+use offline_repo::import::{Believed, Mode, import};
 use offline_repo::repository::Repository;
 use signing::clock::now;
 use signing::digest::Sha256;
@@ -89,12 +89,15 @@ impl Gateway {
         let file = self.at("x.bundle");
         fs::write(&file, bundle).unwrap();
         let gateway = Repository::open(&self.at("gateway")).unwrap();
-        let trust = Trust::open(&self.at("trust")).unwrap();
+        let believed = Believed {
+            vendor: Trust::open(&self.at("trust")).unwrap(),
+            site: None,
+        };
         let mode = match go {
             Go::Take => Mode::Write,
             Go::Look => Mode::DryRun,
         };
-        let Err(error) = import(&file, &gateway, &trust, now(), mode, &mut |_, _| ()) else {
+        let Err(error) = import(&file, &gateway, &believed, now(), mode, &mut |_, _| ()) else {
             return Ok(());
         };
         // What was learnt meanwhile makes it no better, and the program says the same.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use support::common::{self, assert_closed_pipe, contents};
 use support::low::{Low, edit};
-use support::{PROGRAM, build, passphrase_file, published, site};
+use support::{PROGRAM, build, other_site, passphrase_file, published, site};
 
 /// The words of `publish` in a directory that holds `site` and `passphrase`.
 const PUBLISH: &str = "publish --repo repository --site site --passphrase-file passphrase --release build-1.1.0";
@@ -20,6 +20,8 @@ fn furnished() -> Low {
     let low = Low::published();
     build(low.directory.path(), "1.1.0");
     std::os::unix::fs::symlink(site(), low.at("site")).unwrap();
+    std::os::unix::fs::symlink(site().join("trust"), low.at("vendor-trust")).unwrap();
+    std::os::unix::fs::symlink(other_site(), low.at("office")).unwrap();
     fs::copy(passphrase_file(), low.at("passphrase")).unwrap();
     low
 }
@@ -214,7 +216,16 @@ fn the_examples_in_the_help_work() {
         fs::create_dir_all(low.at(directory)).unwrap();
     }
     let mut helps = common::helps(PROGRAM, &[]);
-    let order = ["mirror", "verify-snapshot", "publish", "export", "import", "list", ""];
+    let order = [
+        "mirror",
+        "verify-snapshot",
+        "publish",
+        "export",
+        "import",
+        "approve",
+        "list",
+        "",
+    ];
     helps.sort_by_key(|help| order.iter().position(|&command| command == help.command));
     for example in helps.into_iter().flat_map(|help| help.examples) {
         // These two need a mirror: only their words are judged.

@@ -17,7 +17,7 @@
 //!
 //! Not defended: whoever may write a running host's state directory may also write another host's into it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use chrono::{DateTime, Utc};
@@ -36,7 +36,7 @@ const ROOT: &str = "root.json";
 const ROOT_SIGNATURE: &str = "root.json.asc";
 const CERTIFICATE: &str = "release.asc";
 /// No file of a policy is near this long.
-const MAX_FILE: u64 = 1 << 20;
+pub const MAX_FILE: u64 = 1 << 20;
 
 /// Whose agreement is demanded, as it stands in the policy's file and in the install record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,7 +123,6 @@ impl Policy {
 /// The files of a site that is to be pinned.
 #[derive(Debug, Clone)]
 pub struct SiteFiles {
-    directory: PathBuf,
     root: Vec<u8>,
     signature: Vec<u8>,
     certificate: Vec<u8>,
@@ -135,15 +134,21 @@ impl SiteFiles {
     /// # Errors
     /// When one cannot be read.
     pub fn read(directory: &Path) -> Result<Self> {
-        let read = |name: &str| {
+        Self::gather(|name| {
             let path = directory.join(name);
             read_bounded(&path, MAX_FILE).with_context(|| format!("cannot read {} of the site", path.display()))
-        };
+        })
+    }
+
+    /// Takes them from somewhere else: `give` gives a file by its name.
+    ///
+    /// # Errors
+    /// When it cannot give one.
+    pub fn gather(give: impl Fn(&str) -> Result<Vec<u8>>) -> Result<Self> {
         Ok(Self {
-            directory: directory.to_path_buf(),
-            root: read(ROOT)?,
-            signature: read(ROOT_SIGNATURE)?,
-            certificate: read(CERTIFICATE)?,
+            root: give(ROOT)?,
+            signature: give(ROOT_SIGNATURE)?,
+            certificate: give(CERTIFICATE)?,
         })
     }
 
@@ -152,10 +157,10 @@ impl SiteFiles {
     /// # Errors
     /// When it is not.
     pub fn verify(&self, now: DateTime<Utc>) -> Result<()> {
-        let what = || format!("cannot pin the site's root in {}", self.directory.display());
-        crate::tuf::Datastore::ephemeral(&self.root).with_context(what)?;
-        let certificate = self.directory.join(CERTIFICATE);
-        openpgp::verify_detached(&certificate, self.root.as_slice(), &self.signature, now).with_context(what)?;
+        let what = "cannot pin the site's root";
+        crate::tuf::Datastore::ephemeral(&self.root).context(what)?;
+        let certificate = openpgp::parse_keyring(Path::new(CERTIFICATE), &self.certificate).context(what)?;
+        openpgp::verify_detached_by(&certificate, self.root.as_slice(), &self.signature, now).context(what)?;
         Ok(())
     }
 

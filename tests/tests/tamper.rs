@@ -12,8 +12,8 @@ use std::path::Path;
 
 use common::{boot_image, contents, passphrase, passphrase_file};
 use journey::tamper;
-use offline_repo::export::{Selection, export};
-use offline_repo::import::{Mode, import};
+use offline_repo::export::{Roots, Selection, export};
+use offline_repo::import::{Believed, Mode, import};
 use offline_repo::publish;
 use offline_repo::repository::Repository;
 use signing::clock::now;
@@ -90,11 +90,22 @@ fn a_foreign_boot_image_is_signed_as_it_must_be_but_for_the_stranger() {
     let reading = repository.read(&root).unwrap();
     assert!(reading.releases.iter().all(|release| release.complete()) && reading.releases.len() == 1);
     let bundle = at("foreign.bundle");
-    export(&repository, &root, &Selection::Newest, 1, &bundle, &mut |_, _| ()).unwrap();
+    export(
+        &repository,
+        &Roots::vendor(root),
+        &Selection::Newest,
+        1,
+        &bundle,
+        &mut |_, _| (),
+    )
+    .unwrap();
 
     // So only who looks into the boot image finds out.
     let gateway = Repository::create(&at("gateway")).unwrap();
-    let trust = Trust::open(&site.trust_dir()).unwrap();
-    let error = import(&bundle, &gateway, &trust, now(), Mode::DryRun, &mut |_, _| ()).unwrap_err();
+    let believed = Believed {
+        vendor: Trust::open(&site.trust_dir()).unwrap(),
+        site: None,
+    };
+    let error = import(&bundle, &gateway, &believed, now(), Mode::DryRun, &mut |_, _| ()).unwrap_err();
     assert!(format!("{error:#}").contains("(db)"), "{error:#}");
 }

@@ -53,18 +53,27 @@ pub fn bundle(path: &Path, question: Question<'_>) -> Audited {
             format!("it says {}, it carries {}", list(&promised), list(&audited.versions)),
         )
     };
+    let mut findings = vec![
+        Finding::pass(
+            "bundle",
+            "The file is a bundle and nothing else",
+            "only regular members in the known places, each name once, nothing behind the end",
+        ),
+        finding,
+    ];
+    if source.carries_site() {
+        findings.push(Finding::unknown(
+            "bundle.approval",
+            "A site approves what it carries",
+            "it carries an approval, and this audit knows the root of the publisher alone: \
+             `bastide-repo import --dry-run --site-trust DIR` verifies both",
+        ));
+    }
     audited.sections.push(Section::new(
         "bundle",
         "Bundle",
         "What the bundle says of itself. Nothing is decided by it: the signed metadata decides.",
-        vec![
-            Finding::pass(
-                "bundle",
-                "The file is a bundle and nothing else",
-                "only regular members in the three known places, each name once, nothing behind the end",
-            ),
-            finding,
-        ],
+        findings,
     ));
     audited
 }

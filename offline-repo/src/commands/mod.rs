@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The command line: its words, and what is printed. All work is done by the library.
 
+mod approve;
 mod list;
 mod low;
 mod release;
@@ -20,7 +21,8 @@ use signing::output::Exit;
     version,
     max_term_width = 80,
     arg_required_else_help = true,
-    after_long_help = "Exit status: 0 done, 1 failed, 2 wrong command line, 3 refused.
+    after_long_help = "Exit status: 0 done, 1 failed, 2 wrong command line, 3 refused,
+4 could not check.
 
 Examples:
   bastide-repo mirror offline-repo/specs/base.toml --store store
@@ -29,6 +31,8 @@ Examples:
       --passphrase-file passphrase --release build/1.0.0
   bastide-repo export --repo repository --out stick/1.0.0.bundle
   bastide-repo import stick/1.0.0.bundle --repo gateway --trust site/trust
+  bastide-repo approve 1.0.0 --repo gateway --trust vendor-trust \\
+      --site office --passphrase-file passphrase
   bastide-repo list gateway --trust site/trust"
 )]
 pub struct Cli {
@@ -48,6 +52,8 @@ enum Command {
     Export(release::Export),
     /// Verify a bundle and take it into a gateway's repository
     Import(release::Import),
+    /// Put the site's signature beside the vendor's, for hosts that demand both
+    Approve(approve::Approve),
     /// Say what is in a store, a repository or a bundle
     List(list::List),
 }
@@ -60,6 +66,7 @@ pub fn run(cli: &Cli) -> Result<Exit> {
         Command::Publish(args) => args.run(),
         Command::Export(args) => args.run(),
         Command::Import(args) => args.run(),
+        Command::Approve(args) => args.run(),
         Command::List(args) => args.run(),
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use chrono::{DateTime, Duration, NaiveDate, Utc};
 use clap::Args;
-use offline_repo::export::{self, Selection};
+use offline_repo::export::{self, Roots, Selection};
 use offline_repo::import;
 use offline_repo::publish;
 use offline_repo::repository::{Begun, Repository};
@@ -133,11 +133,14 @@ impl Publish {
 }
 
 #[derive(Args)]
-#[command(after_long_help = "Without --since and --version the newest release is carried.
+#[command(
+    after_long_help = "Without --since and --version the newest release is carried. From a gateway whose
+officers approve, only what they approved is carried, with their signatures.
 
 Examples:
   bastide-repo export --repo repository --out stick/1.0.0.bundle
-  bastide-repo export --repo repository --out stick/update.bundle --since 0.9.0")]
+  bastide-repo export --repo repository --out stick/update.bundle --since 0.9.0"
+)]
 pub struct Export {
     /// The repository's directory
     #[arg(long)]
@@ -155,6 +158,10 @@ pub struct Export {
     /// that the repository agrees with itself
     #[arg(long, value_name = "DIR")]
     trust: Option<PathBuf>,
+    /// At a gateway whose officers approve, verify the approval from the pinned root
+    /// of the site's trust directory
+    #[arg(long, value_name = "DIR")]
+    site_trust: Option<PathBuf>,
     /// zstd's level: higher is smaller and slower
     #[arg(long, default_value_t = export::LEVEL, value_parser = clap::value_parser!(i32).range(1..=19))]
     level: i32,
@@ -166,7 +173,18 @@ pub struct Export {
 impl Export {
     pub fn run(&self) -> Result<Exit> {
         let repository = Repository::open(&self.repo)?;
-        let root = pinned_root(self.trust.as_deref(), || repository.own_root())?;
+        let site = match (self.site_trust.as_deref(), repository.is_approved()) {
+            (None, false) => None,
+            (Some(site), false) => bail!(Refused(format!(
+                "the repository carries no approval of the site {}: see `bastide-repo approve`",
+                site.display()
+            ))),
+            (site, true) => Some(pinned_root(site, || repository.own_site_root())?),
+        };
+        let roots = Roots {
+            vendor: pinned_root(self.trust.as_deref(), || repository.own_root())?,
+            site,
+        };
         let selection = match (&self.since, self.version.is_empty()) {
             (Some(base), _) => Selection::Since(*base),
             (None, false) => Selection::Only(self.version.clone()),
@@ -178,7 +196,7 @@ impl Export {
         let screen = Screen::new(!self.json);
         let result = export::export(
             &repository,
-            &root,
+            &roots,
             &selection,
             self.level,
             &self.out,
@@ -220,9 +238,12 @@ pub struct Import {
     /// The gateway's repository; made where there is none
     #[arg(long)]
     repo: PathBuf,
-    /// The site's trust directory
+    /// The trust directory of whoever published it
     #[arg(long, value_name = "DIR")]
     trust: PathBuf,
+    /// The trust directory of the site that must have approved it
+    #[arg(long, value_name = "DIR")]
+    site_trust: Option<PathBuf>,
     /// Verify all of it, but take nothing in
     #[arg(long)]
     dry_run: bool,
@@ -233,7 +254,10 @@ pub struct Import {
 
 impl Import {
     pub fn run(&self) -> Result<Exit> {
-        let trust = Trust::open(&self.trust)?;
+        let believed = import::Believed {
+            vendor: Trust::open(&self.trust)?,
+            site: self.site_trust.as_deref().map(Trust::open).transpose()?,
+        };
         let (repository, place) = repository(&self.repo, self.dry_run)?;
         let mode = if self.dry_run {
             import::Mode::DryRun
@@ -244,7 +268,7 @@ impl Import {
         let result = import::import(
             &self.bundle,
             &repository,
-            &trust,
+            &believed,
             clock::now(),
             mode,
             &mut |done, total| {

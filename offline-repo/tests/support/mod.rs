@@ -19,7 +19,7 @@ use std::sync::OnceLock;
 
 use chrono::{DateTime, Duration, Utc};
 pub use common::{Said, flip, other_site, passphrase_file, site, trust};
-use offline_repo::export::{LEVEL, Selection, export};
+use offline_repo::export::{LEVEL, Roots, Selection, export};
 use offline_repo::publish;
 use offline_repo::repository::Repository;
 use sequoia_openpgp as openpgp;
@@ -164,7 +164,15 @@ pub fn published() -> PathBuf {
         publish::publish(&repository, &options, &mut |_, _| ()).unwrap();
         let root = repository.own_root().unwrap();
         let out = place.join("1.bundle");
-        export(&repository, &root, &Selection::Newest, LEVEL, &out, &mut |_, _| ()).unwrap();
+        export(
+            &repository,
+            &Roots::vendor(root),
+            &Selection::Newest,
+            LEVEL,
+            &out,
+            &mut |_, _| (),
+        )
+        .unwrap();
     })
 }
 

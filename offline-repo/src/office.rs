@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! A site that signs in a repository: its roots on the way into it, and the keys of its roles. A vendor's first release and
+//! an officer's approval are signed here.
+
+use anyhow::{Context, Result};
+use chrono::{DateTime, Utc};
+use signing::digest;
+use signing::keys::Passphrase;
+use signing::openpgp;
+use signing::site::{Role, Site, Trust};
+use signing::tuf::author::{KeySet, Signer};
+use signing::tuf::repository::{Expiry, Published, Repository as Editor, Signers};
+
+use crate::repository::{LARGEST_ROOT, Repository};
+
+/// Signs what was edited with the site's keys.
+pub(crate) fn sign(
+    editor: &mut Editor,
+    site: &Site,
+    passphrase: &Passphrase,
+    expires: DateTime<Utc>,
+    signed_at: DateTime<Utc>,
+) -> Result<Published> {
+    let key = |role: Role| site.signer(role, passphrase);
+    let host = key(Role::Host)?;
+    let signers = Signers {
+        targets: &[&key(Role::Targets)?],
+        host: &[&host],
+        snapshot: &[&key(Role::Snapshot)?],
+        timestamp: &[&key(Role::Timestamp)?],
+    };
+    editor.publish(
+        &KeySet::single(host.public()),
+        &signers,
+        &Expiry::all(expires),
+        signed_at,
+    )
+}
+
+/// A root of the site with its OpenPGP signature.
+pub(crate) struct SiteRoot {
+    name: String,
+    content: Vec<u8>,
+    signature: Vec<u8>,
+}
+
+/// The site's roots, oldest first, each with its OpenPGP signature verified: hosts and gateways refuse a root without it.
+pub(crate) fn site_roots(site: &Site, trust: &Trust, now: DateTime<Utc>) -> Result<Vec<SiteRoot>> {
+    let read = |name: &str| {
+        let path = site.metadata_dir().join(name);
+        digest::read_bounded(&path, LARGEST_ROOT).with_context(|| format!("cannot read {}", path.display()))
+    };
+    let mut roots = Vec::new();
+    for version in 1.. {
+        let name = format!("{version}.root.json");
+        if version > 1 && !site.metadata_dir().join(&name).exists() {
+            break;
+        }
+        let (content, signature) = (read(&name)?, read(&format!("{name}.asc"))?);
+        openpgp::verify_detached(&trust.release_keyring(), content.as_slice(), &signature, now)
+            .with_context(|| format!("the OpenPGP signature of the site's {name}"))?;
+        roots.push(SiteRoot {
+            name,
+            content,
+            signature,
+        });
+    }
+    Ok(roots)
+}
+
+/// Opens the repository for editing and takes over the site's new roots with the OpenPGP signatures of all.
+pub(crate) fn open(repository: &Repository, pinned: &[u8], roots: &[SiteRoot]) -> Result<Editor> {
+    let first = roots.first().context("the site has no root")?;
+    let mut editor = if repository.metadata(&first.name).exists() {
+        Editor::open(repository.root(), pinned)?
+    } else {
+        Editor::create(repository.root(), &first.content)?
+    };
+    for (version, root) in (1..).zip(roots) {
+        repository.write_metadata(&format!("{}.asc", root.name), &root.signature)?;
+        if version > editor.root_version() {
+            editor.add_root(&root.content)?;
+        }
+    }
+    Ok(editor)
+}
