@@ -285,7 +285,7 @@ fn run_update(machine: &Machine, origin: &Origin, depth: Depth, json: bool) -> R
     if let Origin::File(path) = origin {
         may_be_bundle(path)?;
     }
-    let (source, _stick) = update::open(machine, origin)?;
+    let (offer, _stick) = update::open(machine, origin)?;
     // A screen that is gone must not stop an update half-way, so nothing that it says is waited for.
     let terminal = io::stderr().is_terminal();
     let mut show = |event: Event<Step>| {
@@ -298,7 +298,7 @@ fn run_update(machine: &Machine, origin: &Origin, depth: Depth, json: bool) -> R
         }
         Ok(())
     };
-    let outcome = update::update(machine, source, depth, &mut show)?;
+    let outcome = update::update(machine, offer, depth, &mut show)?;
     if json {
         let _ = output::line(&serde_json::to_string(&outcome)?);
     } else {

@@ -201,6 +201,10 @@ pub const STATE_MOUNT: &str = "/state";
 pub const STATE_DIRECTORY: &str = "/state/bastide";
 /// The durable memory of the TUF client.
 pub const DATASTORE: &str = "/state/bastide/datastore";
+/// The same for the site's repository, where the policy demands it.
+pub const SITE_DATASTORE: &str = "/state/bastide/site-datastore";
+/// The trust policy, and the site's root where it demands one.
+pub const TRUST_POLICY: &str = "/state/bastide/trust";
 /// What the slots hold.
 pub const SLOTS_FILE: &str = "/state/bastide/slots.json";
 /// The installer's record.

@@ -12,6 +12,7 @@ pub mod health;
 pub mod init;
 pub mod layout;
 pub mod machine;
+pub mod policy;
 pub mod probe;
 pub mod slots;
 pub mod status;

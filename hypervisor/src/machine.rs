@@ -111,6 +111,18 @@ impl Machine {
         self.state.join("datastore")
     }
 
+    /// The same for the site's repository, where the policy demands it.
+    #[must_use]
+    pub fn site_datastore(&self) -> PathBuf {
+        self.state.join("site-datastore")
+    }
+
+    /// The directory of the trust policy.
+    #[must_use]
+    pub fn policy(&self) -> PathBuf {
+        self.state.join("trust")
+    }
+
     /// When the running image was built: no clock is believed that is behind it.
     ///
     /// # Errors

@@ -19,8 +19,9 @@ use hypervisor::events::{Event, Phase};
 use hypervisor::layout::Slot;
 use hypervisor::slots::State;
 use hypervisor::update::{self, Depth, Origin, Outcome, Step};
+use offline_repo::repository::offer;
 use signing::release::Part;
-use signing::tuf::{Datastore, DirectorySource, Source};
+use signing::tuf::{Datastore, Offer, Source};
 use support::{Host, Release, common};
 
 /// A host of a site whose TUF keys are in a vault.
@@ -70,7 +71,7 @@ impl Update {
         self.directory.path().join("first")
     }
 
-    fn take(&mut self, source: impl Source, go: Go) -> Result<(), Refusal> {
+    fn take(&mut self, offer: Offer<impl Source>, go: Go) -> Result<(), Refusal> {
         let depth = match go {
             Go::Take => Depth::Install,
             Go::Look => Depth::VerifyOnly,
@@ -81,7 +82,7 @@ impl Update {
             written |= event.step == Step::Invalidate && event.state == Phase::Start;
             Ok(())
         };
-        let result = update::update(&self.host.machine, source, depth, &mut watch);
+        let result = update::update(&self.host.machine, offer, depth, &mut watch);
         self.host.assert_nothing_half(&self.new);
         assert_eq!(self.host.slots().get(Slot::B).state, State::Empty);
         let refusal = match result {
@@ -103,11 +104,11 @@ impl Update {
     fn take_bundle(&mut self, bundle: &[u8]) -> Result<(), Refusal> {
         let file = self.directory.path().join("x.bundle");
         fs::write(&file, bundle).unwrap();
-        let source = match update::open(&self.host.machine, &Origin::File(file)) {
-            Ok((source, _)) => source,
+        let offer = match update::open(&self.host.machine, &Origin::File(file)) {
+            Ok((offer, _)) => offer,
             Err(error) => return Err(Refusal::of(&error)),
         };
-        self.take(source, Go::Take)
+        self.take(offer, Go::Take)
     }
 }
 
@@ -118,7 +119,7 @@ impl Door for Update {
 
     fn offer(&mut self, vault: &Vault, go: Go) -> Result<(), Refusal> {
         let laid = vault.lay_down();
-        self.take(DirectorySource::below(laid.path()), go)
+        self.take(offer(laid.path()), go)
     }
 
     fn memory(&self) -> BTreeMap<String, Vec<u8>> {

@@ -13,8 +13,8 @@ use hypervisor::events::{Event, Phase};
 use hypervisor::layout::{self, Slot};
 use hypervisor::slots::State;
 use hypervisor::update::{self, Depth, Origin, Outcome, Step};
+use offline_repo::repository::offer;
 use signing::process::Cmd;
-use signing::tuf::DirectorySource;
 use support::drive::{install, repository, run, updated};
 use support::repository::Terms;
 use support::{AT_ONCE, Host, healthy, sick};
@@ -142,13 +142,7 @@ fn a_cut_before_the_record_is_still_a_trial() {
             Ok(())
         }
     };
-    update::update(
-        &host.machine,
-        DirectorySource::below(repository.path()),
-        Depth::Install,
-        &mut cut,
-    )
-    .unwrap_err();
+    update::update(&host.machine, offer(repository.path()), Depth::Install, &mut cut).unwrap_err();
     assert_eq!(host.slots().get(Slot::B).state, State::Empty);
     assert_eq!(host.would_start(), "Bastide B");
     host.start(&new);
@@ -174,12 +168,7 @@ fn a_power_cut_at_any_event_leaves_nothing_half_and_the_update_can_be_begun_agai
             left -= 1;
             Ok(())
         };
-        let result = update::update(
-            &host.machine,
-            DirectorySource::below(repository.path()),
-            Depth::Install,
-            &mut cut,
-        );
+        let result = update::update(&host.machine, offer(repository.path()), Depth::Install, &mut cut);
         host.assert_nothing_half(&new);
         if result.is_ok() {
             assert_eq!(last, Some((Step::Record, Phase::Done)));
@@ -210,13 +199,7 @@ fn an_ordered_trial_is_taken_back_on_a_machine_without_boot0001() {
             Ok(())
         }
     };
-    let error = update::update(
-        &host.machine,
-        DirectorySource::below(repository.path()),
-        Depth::Install,
-        &mut cut,
-    )
-    .unwrap_err();
+    let error = update::update(&host.machine, offer(repository.path()), Depth::Install, &mut cut).unwrap_err();
     assert!(format!("{error:#}").contains("power cut"), "{error:#}");
     assert_eq!(host.would_start(), "Bastide A");
 
@@ -277,13 +260,7 @@ fn a_host_that_lost_its_memory_says_so() {
             }
             Ok(())
         };
-        update::update(
-            &host.machine,
-            DirectorySource::below(repository.path()),
-            depth,
-            &mut watch,
-        )
-        .unwrap();
+        update::update(&host.machine, offer(repository.path()), depth, &mut watch).unwrap();
         told
     };
     assert_eq!(warnings(Depth::VerifyOnly), []);

@@ -14,6 +14,7 @@ pub mod plan;
 pub mod record;
 pub mod run;
 pub mod service;
+pub mod sovereigns;
 pub mod steps;
 pub mod tui;
 pub mod volume;

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use chrono::{DateTime, Utc};
 use hypervisor::layout::{self, ImageRelease};
-use signing::digest;
+use signing::digest::{self, Sha256};
 use signing::openpgp;
 use signing::output::Refused;
 use signing::release::{self, Part, PartFile, Version};
@@ -62,6 +62,7 @@ impl Default for Medium {
 pub struct Verified {
     client: Client<DirectorySource>,
     targets: Vec<(Part, VerifiedTarget)>,
+    pinned_root: Sha256,
     /// The release that the medium carries.
     pub release: ReleaseFacts,
     /// Who signed its OpenPGP part: the fingerprints.
@@ -103,6 +104,7 @@ impl Medium {
         Ok(Verified {
             client,
             targets,
+            pinned_root: Sha256::of(&root),
             release,
             signers,
         })
@@ -231,6 +233,12 @@ impl Verified {
             .fetch(&target, &mut sink)
             .with_context(|| format!("cannot copy the medium's {}", part.file()))?;
         Ok(file)
+    }
+
+    /// The digest of the vendor's root, from the running image.
+    #[must_use]
+    pub const fn pinned_root(&self) -> Sha256 {
+        self.pinned_root
     }
 
     /// What was verified with which keys.

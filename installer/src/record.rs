@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use signing::digest::{self, Sha256};
 use signing::keys::{Algorithm, PrivateKey, PublicKey};
 use signing::output::Refused;
+use signing::policy::Policy;
 use signing::tuf::Trail;
 
 use crate::disk::State;
@@ -45,6 +46,8 @@ pub struct Record {
     pub trail: Trail,
     /// The OpenPGP keys that signed the root.
     pub openpgp_signers: Vec<String>,
+    /// Whom the host believes: it compares its own policy with this one.
+    pub policy: Policy,
     /// What was read back from the disk.
     pub read_back: Vec<ReadBack>,
     /// The Secure Boot variables that were written.
@@ -168,6 +171,7 @@ pub(crate) mod tests {
                 files: Vec::new(),
             },
             openpgp_signers: Vec::new(),
+            policy: Policy::Vendor,
             read_back: Vec::new(),
             enrolled: Vec::new(),
             boot_entry: None,

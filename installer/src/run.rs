@@ -22,6 +22,7 @@ use crate::medium::{Medium, Verified};
 use crate::network;
 use crate::plan::{Plan, PlanError, ReleaseFacts, SecureBootPlan};
 use crate::record::{self, ReadBack, Record};
+use crate::sovereigns;
 use crate::steps::{Memory, Reporter, Step};
 use crate::volume::{self, Volume};
 
@@ -118,8 +119,10 @@ pub fn install(setup: &Setup, answer: &Loaded, reporter: &mut Reporter) -> Resul
     let staging = Staging::new(&setup.work)?;
     let mut state = State::new(&staging.own);
     let datastore = state.directory(layout::DATASTORE, 0o755)?;
-    let mut verified = reporter.step(Step::VerifyMedium, |running| {
-        setup.medium.verify(Some(&datastore), running)
+    let (mut verified, policy) = reporter.step(Step::VerifyMedium, |running| {
+        let verified = setup.medium.verify(Some(&datastore), running)?;
+        let policy = sovereigns::pin(&mut state, answer, verified.pinned_root())?;
+        Ok((verified, policy))
     })?;
     let inventory = reporter.step(Step::Inventory, |running| {
         let inventory = setup.inventory()?;
@@ -161,6 +164,7 @@ pub fn install(setup: &Setup, answer: &Loaded, reporter: &mut Reporter) -> Resul
             plan: plan.clone(),
             trail: verified.trail().clone(),
             openpgp_signers: verified.signers.clone(),
+            policy,
             read_back,
             enrolled,
             boot_entry,
@@ -336,10 +340,12 @@ fn fill(state: &mut State, plan: &Plan, answer: &Loaded) -> Result<()> {
     if !keys.is_empty() {
         state.file(&etc("ssh/authorized_keys.d/root"), keys.as_bytes(), 0o644)?;
     }
-    // The client's lock belongs to this run and not to the host.
-    let lock = state.place(layout::DATASTORE)?.join(".lock");
-    if lock.exists() {
-        fs::remove_file(&lock).with_context(|| format!("cannot remove {}", lock.display()))?;
+    // The clients' locks belong to this run and not to the host.
+    for datastore in [layout::DATASTORE, layout::SITE_DATASTORE] {
+        let lock = state.place(datastore)?.join(".lock");
+        if lock.exists() {
+            fs::remove_file(&lock).with_context(|| format!("cannot remove {}", lock.display()))?;
+        }
     }
     Ok(())
 }

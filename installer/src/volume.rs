@@ -13,6 +13,7 @@ use std::process::Stdio;
 use anyhow::{Context, Result, anyhow};
 use hypervisor::layout::{ANSWER_LABEL, ANSWER_NAME};
 use signing::output::Refused;
+use signing::policy::{MAX_FILE, SITE, SiteFiles};
 use signing::process::Cmd;
 
 use crate::answer::{Answer, LIMIT, Loaded};
@@ -63,7 +64,7 @@ impl Volume {
         &self.device
     }
 
-    /// Reads a file of the root directory; `None` when there is none.
+    /// Reads a file by its path from the root directory; `None` when there is none.
     ///
     /// # Errors
     /// When the volume cannot be read or the file is longer than `limit`.
@@ -224,8 +225,16 @@ pub fn find_answer(inventory: &Inventory) -> Result<Option<Found>> {
                 volume.device.display()
             ))));
         }
-        let loaded = Answer::from_bytes(bytes)
-            .with_context(|| format!("cannot use {ANSWER_NAME} on {}", volume.device.display()))?;
+        let what = || format!("cannot use {ANSWER_NAME} on {}", volume.device.display());
+        let mut loaded = Answer::from_bytes(bytes).with_context(what)?;
+        if loaded.answer.trust.site_root.is_some() {
+            let give = |name: &str| {
+                let name = format!("{SITE}/{name}");
+                let bytes = volume.read(&name, MAX_FILE)?;
+                bytes.with_context(|| format!("the answer names a site, and there is no {name}"))
+            };
+            loaded.site = Some(SiteFiles::gather(give).with_context(what)?);
+        }
         found = Some(Found { loaded, volume });
     }
     Ok(found)

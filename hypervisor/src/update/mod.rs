@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! An update: a verified release into the idle slot, and one start to prove itself.
 //!
-//! Attacks faced: an altered, truncated or foreign repository; one signed by too few keys; an older one; a stale one; a
+//! Attacks faced: an altered, truncated or foreign repository; one that the vendor alone or the site alone vouches for, where
+//! the host's policy demands both; one signed by too few keys; an older one; a stale one; a
 //! mixture of the parts of several releases; a boot image that the firmware would refuse, or that names another root; a
 //! disk that does not keep what it is given; and a power cut at any moment.
 //!
@@ -17,17 +18,23 @@ mod stick;
 mod write;
 
 use std::fmt;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use chrono::{DateTime, Utc};
 use offline_repo::bundle::BundleSource;
+use offline_repo::repository;
 use serde::Serialize;
 use signing::clock;
 use signing::digest::{Sha256, read_bounded};
 use signing::output::{Refused, chain};
+use signing::policy::Sovereigns;
 use signing::release::{self, MAX_BOOT_IMAGE, Offered, Part, Version};
 use signing::secureboot;
 use signing::site::check_boot_image;
-use signing::tuf::{Client, Datastore, DirectorySource, Limits, Memory, Source, TufError};
+use signing::tuf::{
+    Approved, Client, Datastore, Limits, Memory, MultiClient, Offer, Source, Stores, TufError, VerifiedTarget,
+};
 
 use crate::bootentries::Firmware;
 use crate::confirm;
@@ -36,6 +43,7 @@ use crate::events::{Event, Phase, Watch};
 use crate::gpt::{self, SlotPartitions, Table};
 use crate::layout::{self, Slot};
 use crate::machine::Machine;
+use crate::policy;
 use crate::slots::{Held, Slots, State};
 
 pub use stick::{Origin, Stick};
@@ -132,11 +140,14 @@ pub enum Outcome {
     },
 }
 
+/// What a medium offers, whatever its form.
+pub type Carried = Offer<Box<dyn Source>>;
+
 /// A repository to update from, with the stick that it lies on.
 ///
 /// # Errors
 /// When there is none, or it is neither a bundle nor a repository's directory.
-pub fn open(machine: &Machine, origin: &Origin) -> Result<(Box<dyn Source>, Option<Stick>)> {
+pub fn open(machine: &Machine, origin: &Origin) -> Result<(Carried, Option<Stick>)> {
     let (path, stick) = match origin {
         Origin::File(path) => (path.clone(), None),
         Origin::Device(device) => {
@@ -149,9 +160,17 @@ pub fn open(machine: &Machine, origin: &Origin) -> Result<(Box<dyn Source>, Opti
         }
     };
     if path.is_dir() {
-        return Ok((Box::new(DirectorySource::below(&path)), stick));
+        return Ok((boxed(repository::offer(&path)), stick));
     }
-    Ok((Box::new(BundleSource::open(&path)?), stick))
+    Ok((boxed(BundleSource::offer(&path)?), stick))
+}
+
+fn boxed<S: Source + 'static>(offer: Offer<S>) -> Carried {
+    let boxed = |source: S| Box::new(source) as Box<dyn Source>;
+    Offer {
+        vendor: boxed(offer.vendor),
+        site: offer.site.map(boxed),
+    }
 }
 
 /// Where an update goes.
@@ -166,11 +185,16 @@ struct Target {
 ///
 /// # Errors
 /// A refusal in one line where verification or policy says no; else what failed, and at what.
-pub fn update<S: Source>(machine: &Machine, source: S, depth: Depth, watch: &mut dyn Watch<Step>) -> Result<Outcome> {
+pub fn update<S: Source>(
+    machine: &Machine,
+    offer: Offer<S>,
+    depth: Depth,
+    watch: &mut dyn Watch<Step>,
+) -> Result<Outcome> {
     let _lock = confirm::lock(machine)?;
     let target = target(machine)?;
-    let mut client = step(watch, Step::Verify, |watch| verify(machine, source, depth, watch))?;
-    let Some(release) = step(watch, Step::Choose, |_| choose(machine, &mut client))? else {
+    let (mut client, targets) = step(watch, Step::Verify, |watch| verify(machine, offer, depth, watch))?;
+    let Some(release) = step(watch, Step::Choose, |_| choose(machine, &targets))? else {
         return Ok(Outcome::UpToDate {
             version: machine.image_release()?.version,
         });
@@ -303,35 +327,58 @@ fn target(machine: &Machine) -> Result<Target> {
     })
 }
 
+/// The client that fetches, and what all whom the host believes agree on.
+type Agreed<S> = (Client<Approved<S>>, Vec<VerifiedTarget>);
+
 fn verify<S: Source>(
     machine: &Machine,
-    source: S,
+    offer: Offer<S>,
     depth: Depth,
     watch: &mut dyn Watch<Step>,
-) -> Result<(Client<S>, String)> {
-    let root = machine.trust.join("root.json");
-    let root =
-        read_bounded(&root, 1 << 20).with_context(|| format!("cannot read the trust root {}", root.display()))?;
-    let (datastore, memory) = match depth {
-        Depth::VerifyOnly => Datastore::rehearse(&machine.datastore(), &root)?,
-        Depth::Install => Datastore::open_or_create(&machine.datastore(), &root)?,
+) -> Result<(Agreed<S>, String)> {
+    let mut remembered = |directory: PathBuf, root: &[u8]| -> Result<Datastore> {
+        let (datastore, memory) = match depth {
+            Depth::VerifyOnly => Datastore::rehearse(&directory, root)?,
+            Depth::Install => Datastore::open_or_create(&directory, root)?,
+        };
+        if memory == Memory::Anew {
+            // The installer makes it, so a host without it has lost it, or somebody took it away to offer an old repository.
+            watch.event(Event::now(Step::Verify, Phase::Warning, MEMORY_LOST))?;
+        }
+        Ok(datastore)
     };
-    if memory == Memory::Anew {
-        // The installer makes it, so a host without it has lost it, or somebody took it away to offer an old repository.
-        watch.event(Event::now(Step::Verify, Phase::Warning, MEMORY_LOST))?;
-    }
-    let now = datastore.effective_now(clock::now(), Some(machine.build_time()?))?;
-    let mut client = Client::open(datastore, source, Limits::default(), now).map_err(judged)?;
+    let mut now = clock::now().max(machine.build_time()?);
+    let stores = match policy::sovereigns(machine)? {
+        Sovereigns::Vendor(root) => {
+            let vendor = remembered(machine.datastore(), &root)?;
+            now = vendor.effective_now(now, None)?;
+            Stores::Vendor(vendor)
+        }
+        Sovereigns::Both { vendor, site } => {
+            let vendor = remembered(machine.datastore(), &vendor)?;
+            let site = remembered(machine.site_datastore(), &site)?;
+            now = site.effective_now(vendor.effective_now(now, None)?, None)?;
+            Stores::Both { vendor, site }
+        }
+    };
+    let mut client = MultiClient::open(stores, offer, Limits::default(), now).map_err(judged)?;
     client.refresh().map_err(judged)?;
-    Ok((
-        client,
-        format!("authentic, and fresh at {}", now.format("%Y-%m-%d %H:%M UTC")),
-    ))
+    let targets = client.targets().map_err(judged)?;
+    let day = |time: DateTime<Utc>| time.format("%Y-%m-%d %H:%M UTC");
+    let said = match client.trails().site {
+        None => format!("authentic, and fresh at {}", day(now)),
+        Some((_, approval)) => format!(
+            "approved by the site at {}, its approval fresh at {}",
+            day(approval.at),
+            day(now)
+        ),
+    };
+    Ok(((client.into_vendor(), targets), said))
 }
 
-fn choose<S: Source>(machine: &Machine, client: &mut Client<S>) -> Result<(Option<Offered>, String)> {
+fn choose(machine: &Machine, targets: &[VerifiedTarget]) -> Result<(Option<Offered>, String)> {
     let running = machine.image_release()?;
-    let releases = release::offered(&client.targets().map_err(judged)?)?;
+    let releases = release::offered(targets)?;
     let Some(offered) = release::newest(releases, &running.channel) else {
         bail!(Refused(format!(
             "nothing is offered for the channel {:?} that this host follows",

@@ -4,7 +4,7 @@
 use anyhow::Result;
 use hypervisor::events::Event;
 use hypervisor::update::{self, Depth, Outcome, Step};
-use signing::tuf::DirectorySource;
+use offline_repo::repository::offer;
 use tempfile::TempDir;
 
 use super::Host;
@@ -18,12 +18,7 @@ pub fn repository(host: &Host, releases: &[&Release], terms: Terms) -> TempDir {
 
 pub fn run(host: &Host, repository: &TempDir, depth: Depth) -> Result<Outcome> {
     let mut events = |_: Event<Step>| Ok(());
-    update::update(
-        &host.machine,
-        DirectorySource::below(repository.path()),
-        depth,
-        &mut events,
-    )
+    update::update(&host.machine, offer(repository.path()), depth, &mut events)
 }
 
 pub fn install(host: &Host, repository: &TempDir) -> Result<Outcome> {

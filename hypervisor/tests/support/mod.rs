@@ -23,6 +23,8 @@ use hypervisor::slots::{Slots, State};
 use nix::mount::{MntFlags, umount2};
 use offline_repo::bundle::BundleWriter;
 use signing::digest::Sha256;
+use signing::keys::{Algorithm, PrivateKey};
+use signing::policy::{POLICY, Policy, SITE, SiteFiles};
 use signing::process::Cmd;
 use signing::release::Version;
 use signing::tuf::Datastore;
@@ -150,6 +152,7 @@ impl Host {
         let release = &self.installed;
         fs::create_dir(&self.machine.state).unwrap();
         Datastore::create(&self.machine.datastore(), &self.site.root).unwrap();
+        self.pin(&Policy::Vendor);
         let table = self.table();
         for (partition, bytes) in [(2, &release.root), (3, &release.verity)] {
             let mut content = fs::OpenOptions::new()
@@ -190,6 +193,36 @@ impl Host {
             .unwrap();
         self.firmware.set_order(&[3, 0]);
         self.start(release);
+    }
+
+    /// The policy and the signed record of it, as the installer leaves them.
+    pub fn pin(&self, policy: &Policy) {
+        fs::create_dir_all(self.machine.policy()).unwrap();
+        fs::write(self.machine.policy().join(POLICY), policy.to_file().unwrap()).unwrap();
+        let key = PrivateKey::generate(Algorithm::Ed25519).unwrap();
+        let host_key = key.public().to_pem().unwrap();
+        let record = serde_json::json!({"host_key": host_key, "policy": policy}).to_string();
+        let place = |name: &str| self.machine.state.join(name);
+        fs::write(place("install-record.json"), &record).unwrap();
+        fs::write(place("install-record.json.sig"), key.sign(record.as_bytes()).unwrap()).unwrap();
+    }
+
+    /// From now on the host demands this site's approval too.
+    pub fn pin_site(&self, site: &Site) {
+        let directory = self.machine.policy().join(SITE);
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("root.json"), &site.root).unwrap();
+        // An update follows the root alone; these are the installer's.
+        for name in ["root.json.asc", "release.asc"] {
+            fs::write(directory.join(name), name).unwrap();
+        }
+        let site = SiteFiles::read(&directory).unwrap().pinned();
+        self.pin(&Policy::VendorAndSite { site });
+        Datastore::create(
+            &self.machine.site_datastore(),
+            &fs::read(directory.join("root.json")).unwrap(),
+        )
+        .unwrap();
     }
 
     /// What a start of this release leaves: its command line and its own facts. The firmware clears BootNext first.

@@ -12,7 +12,9 @@ use signing::clock;
 use signing::digest::Sha256;
 use signing::release::{Custom, Part, Version};
 use signing::secureboot::{Identity, sign_pe};
+use signing::tuf::approval::{APPROVAL, Approval};
 use signing::tuf::author::{self, Delegation, Ed25519Signer, Header, KeySet, MetaEntry, RootPlan, Signer, TargetEntry};
+use signing::tuf::{Client, Datastore, DirectorySource, Limits};
 
 use super::common;
 
@@ -172,9 +174,27 @@ impl Site {
     }
 
     pub fn publish(&self, directory: &Path, releases: &[&Release], terms: Terms) {
+        self.sign(directory, releases, terms, None);
+    }
+
+    /// As officers of this site do at a gateway: approves these releases of the vendor, whose metadata are as they are there.
+    pub fn approve(&self, directory: &Path, vendor: &Self, releases: &[&Release], terms: Terms) {
+        let store = Datastore::ephemeral(&vendor.root).unwrap();
+        let source = DirectorySource::below(directory);
+        let mut client = Client::open(store, source, Limits::default(), clock::now()).unwrap();
+        client.targets().unwrap();
+        let approval = Approval::of(client.trail());
+        self.sign(&directory.join("site"), releases, terms, Some(&approval));
+        common::copy(&directory.join("metadata"), &directory.join("site/vendor"));
+    }
+
+    fn sign(&self, directory: &Path, releases: &[&Release], terms: Terms, approval: Option<&Approval>) {
         let (metadata, targets) = (directory.join("metadata"), directory.join("targets"));
         fs::create_dir_all(&metadata).unwrap();
-        let signed_at = clock::now() - TimeDelta::hours(1);
+        let signed_at = match approval {
+            Some(approval) => approval.at,
+            None => clock::now() - TimeDelta::hours(1),
+        };
         let far = clock::now() + TimeDelta::days(365);
         let header = |expires: DateTime<Utc>| Header {
             version: terms.version,
@@ -191,9 +211,12 @@ impl Site {
                     root_hash: release.root_hash,
                     size: bytes.len() as u64,
                 };
-                let serde_json::Value::Object(custom) = serde_json::to_value(custom).unwrap() else {
+                let serde_json::Value::Object(mut custom) = serde_json::to_value(custom).unwrap() else {
                     unreachable!()
                 };
+                if let Some(approval) = approval {
+                    custom.insert(APPROVAL.to_owned(), serde_json::to_value(approval).unwrap());
+                }
                 let sha256 = Sha256::of(bytes);
                 let entry = TargetEntry {
                     length: bytes.len() as u64,

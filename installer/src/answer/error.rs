@@ -20,6 +20,9 @@ pub enum AnswerError {
     /// Its values do not go together.
     #[error("the answer is not valid: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Values(Vec<Problem>),
+    /// It names a site whose files are not beside it.
+    #[error("the answer names a site, and its files cannot be used: {0}")]
+    Site(String),
 }
 
 /// One thing that is wrong with an answer's values, with the key's place.

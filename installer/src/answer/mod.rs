@@ -11,6 +11,7 @@
 //! the record of the installation carries the answer's hash, so that a change is seen afterwards.
 
 mod error;
+mod trust;
 mod values;
 
 use std::collections::BTreeSet;
@@ -20,8 +21,11 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use signing::digest::{self, Sha256};
+use signing::output;
+use signing::policy::{SITE, SiteFiles};
 
 pub use error::{AnswerError, Problem};
+pub use trust::TrustAnswer;
 pub use values::{HostName, Interface, MacAddress, Prefix, Selector, Size, SshKey};
 
 /// An answer is a page of text; more is a mistake or an attack.
@@ -45,6 +49,9 @@ pub struct Answer {
     /// What the firmware is to trust.
     #[serde(default)]
     pub secure_boot: SecureBootAnswer,
+    /// Whom the host believes beside the vendor.
+    #[serde(default)]
+    pub trust: TrustAnswer,
     /// How the installer itself behaves.
     #[serde(default)]
     pub installer: InstallerAnswer,
@@ -253,6 +260,8 @@ pub struct Loaded {
     pub bytes: Vec<u8>,
     /// Their digest.
     pub sha256: Sha256,
+    /// The files of the site that the answer names, from beside it.
+    pub site: Option<SiteFiles>,
 }
 
 impl Answer {
@@ -265,7 +274,13 @@ impl Answer {
             path: path.display().to_string(),
             source,
         })?;
-        Self::from_bytes(bytes)
+        let mut loaded = Self::from_bytes(bytes)?;
+        if loaded.answer.trust.site_root.is_some() {
+            let beside = path.parent().unwrap_or(Path::new(""));
+            let site = SiteFiles::read(&beside.join(SITE));
+            loaded.site = Some(site.map_err(|error| AnswerError::Site(output::chain(&error)))?);
+        }
+        Ok(loaded)
     }
 
     /// Parses and checks an answer.
@@ -289,7 +304,12 @@ impl Answer {
             return Err(AnswerError::Values(problems));
         }
         let sha256 = Sha256::of(&bytes);
-        Ok(Loaded { answer, bytes, sha256 })
+        Ok(Loaded {
+            answer,
+            bytes,
+            sha256,
+            site: None,
+        })
     }
 
     /// The answer as a file, as the terminal screens make it.

@@ -64,6 +64,8 @@ pub struct Plan {
     pub network: Vec<String>,
     /// How many keys may log in as root.
     pub ssh_keys: usize,
+    /// The root of the site whose approval the host will demand beside the vendor's signature.
+    pub site_root: Option<Sha256>,
     /// What comes after.
     pub finish: Then,
 }
@@ -121,6 +123,7 @@ impl Plan {
             hostname: answer.network.hostname.to_string(),
             network: answer.network.interface.iter().map(crate::network::words).collect(),
             ssh_keys: answer.admin.ssh_keys.len(),
+            site_root: answer.trust.site_root,
             finish: answer.installer.finish,
         })
     }
@@ -165,6 +168,10 @@ impl Plan {
             1 => "Access    1 ssh key for root, no password".into(),
             keys => format!("Access    {keys} ssh keys for root, no password"),
         });
+        lines.push("Updates   the vendor's signature is demanded".into());
+        if let Some(root) = self.site_root {
+            lines.push(format!("  and     the approval of the site with the root {root}"));
+        }
         lines.push(format!(
             "Firmware  {}",
             match self.secure_boot {

@@ -8,7 +8,7 @@ use ratatui::crossterm::event::KeyCode;
 
 use crate::answer::{
     AdminAnswer, Answer, DiskAnswer, InstallerAnswer, InterfaceAnswer, Loaded, NetworkAnswer, SecureBootAnswer,
-    Selector, SshKey,
+    Selector, SshKey, TrustAnswer,
 };
 use crate::inventory::{Disk, Inventory};
 use crate::plan::{Plan, PlanError, ReleaseFacts};
@@ -291,6 +291,7 @@ impl Model {
             network,
             admin,
             secure_boot: SecureBootAnswer::default(),
+            trust: TrustAnswer::default(),
             installer: InstallerAnswer::default(),
         }
     }

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Which roots this host follows: the policy that the installer wrote, held against the signed record of the installation.
+//!
+//! Attacks faced: a policy or a site's root that was exchanged, and one that was lost, so that the vendor's word alone would
+//! do. Defence: the policy stands twice, in its own file and in the install record, whose signature is checked; what is
+//! missing or differs is refused, and nothing is assumed. Defence not made: see [`signing::policy`].
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use signing::digest::read_bounded;
+use signing::keys::{Algorithm, PublicKey};
+use signing::output::Refused;
+use signing::policy::{Policy, Sovereigns};
+
+use crate::machine::Machine;
+
+/// An inventory of a large machine and all events of its installation are some hundred kilobytes.
+const MAX_RECORD: u64 = 16 << 20;
+
+/// What the policy needs of the install record.
+#[derive(Deserialize)]
+struct Record {
+    host_key: String,
+    policy: Policy,
+}
+
+/// The policy of this host.
+///
+/// # Errors
+/// A refusal when record and policy are not what the installer left; else when they cannot be read.
+pub fn policy(machine: &Machine) -> Result<Policy> {
+    let recorded = recorded(&machine.state)?;
+    let policy = Policy::read(&machine.policy())?;
+    if policy != recorded {
+        bail!(Refused(format!(
+            "the trust policy in {} is not the one of the install record: restore it, or install the host anew",
+            machine.policy().display()
+        )));
+    }
+    Ok(policy)
+}
+
+/// The roots that this host follows.
+///
+/// # Errors
+/// As [`policy`], and when a root cannot be read or is not the pinned one.
+pub fn sovereigns(machine: &Machine) -> Result<Sovereigns> {
+    let policy = policy(machine)?;
+    let root = machine.trust.join("root.json");
+    let root =
+        read_bounded(&root, 1 << 20).with_context(|| format!("cannot read the trust root {}", root.display()))?;
+    policy.sovereigns(&machine.policy(), root)
+}
+
+fn recorded(state: &Path) -> Result<Policy> {
+    let place = state.join("install-record.json");
+    let read = |name: &str| {
+        let path = state.join(name);
+        read_bounded(&path, MAX_RECORD)
+            .with_context(|| format!("cannot tell whom this host believes: cannot read {}", path.display()))
+    };
+    let (bytes, signature) = (read("install-record.json")?, read("install-record.json.sig")?);
+    let refuse = |why: String| Refused(format!("the install record {} is refused: {why}", place.display()));
+    let record: Record = serde_json::from_slice(&bytes).map_err(|error| refuse(error.to_string()))?;
+    let key = PublicKey::from_pem("the record's key", record.host_key.as_bytes())
+        .map_err(|error| refuse(error.to_string()))?;
+    if key.algorithm() != Algorithm::Ed25519 || !key.verifies(&bytes, &signature) {
+        bail!(refuse("its signature does not hold".into()));
+    }
+    Ok(record.policy)
+}
