@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::bench::{self, Subject};
 use crate::ledger::Ledger;
-use crate::story::{audit, build, host, install, recover, refuse, reproduce};
+use crate::story::{audit, build, host, install, recover, refuse, reproduce, sovereigns};
 use crate::workshop::Workshop;
 
 const EXAMPLES: &str = "\
@@ -71,6 +71,8 @@ enum Chapter {
     Audit,
     /// An installation from CD onto old RAID and LVM
     Cd,
+    /// A host that demands two sovereigns, after the installation from CD
+    Sovereigns,
     /// An altered medium
     Altered,
     /// A power cut during the installation
@@ -89,6 +91,7 @@ impl Chapter {
             Self::Recover => recover::by_itself(shop, ledger),
             Self::Audit => audit::artifacts(shop, ledger),
             Self::Cd => install::from_cd(shop, ledger),
+            Self::Sovereigns => sovereigns::demand_both(shop, ledger),
             Self::Altered => install::from_altered_medium(shop, ledger),
             Self::Cut => install::cut_off(shop, ledger),
             Self::Reproduce => reproduce::elsewhere(shop, ledger),
@@ -123,7 +126,7 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
 
 /// The whole journey, on two lanes for two cores.
 fn tell(shop: &Workshop, ledger: &Ledger) -> Result<()> {
-    use Chapter::{Altered, Audit, Cd, Cut, Guest, Host, Recover, Refusals, Reproduce, Update};
+    use Chapter::{Altered, Audit, Cd, Cut, Guest, Host, Recover, Refusals, Reproduce, Sovereigns, Update};
     build::mirror(shop, ledger)?;
     build::sites(shop, ledger)?;
     build::release(shop, ledger, build::BASE)?;
@@ -143,7 +146,7 @@ fn tell(shop: &Workshop, ledger: &Ledger) -> Result<()> {
             Update.tell(shop, ledger)?;
             all(&[Recover, Refusals], shop, ledger)
         },
-        || all(&[Reproduce, Audit, Cd], shop, ledger),
+        || all(&[Reproduce, Audit, Cd, Sovereigns], shop, ledger),
     )
 }
 

@@ -22,7 +22,8 @@ pub fn courier(machine: &Machine, bundles: &[(&str, &Path)]) -> Result<PathBuf> 
     Ok(image)
 }
 
-/// Makes a stick with the given label (at most 11 characters) that holds the files under the given names.
+/// Makes a stick with the given label (at most 11 characters) that holds the files under the given names, which may have one
+/// directory.
 ///
 /// # Errors
 /// When a file cannot be read or the image cannot be made.
@@ -36,7 +37,15 @@ pub fn make(image: &Path, label: &str, files: &[(&str, &Path)]) -> Result<()> {
     drop(fs::remove_file(image));
     File::create(image)?.set_len(bytes + bytes / 50)?;
     Cmd::new("mkfs.vfat").args(["-F", "32", "-n", label]).arg(image).run()?;
+    let mut made = Vec::new();
     for (name, file) in files {
+        if let Some((directory, _)) = name.split_once('/')
+            && !made.contains(&directory)
+        {
+            made.push(directory);
+            let directory = format!("::{directory}");
+            Cmd::new("mmd").arg("-i").arg(image).arg(directory).run()?;
+        }
         Cmd::new("mcopy")
             .arg("-i")
             .arg(image)

@@ -110,6 +110,12 @@ impl Workshop {
         self.at("site")
     }
 
+    /// The site whose officers approve at a gateway.
+    #[must_use]
+    pub fn office(&self) -> PathBuf {
+        self.at("office")
+    }
+
     /// The store of upstream packages.
     #[must_use]
     pub fn store(&self) -> PathBuf {

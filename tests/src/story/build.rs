@@ -116,12 +116,16 @@ pub fn xen(shop: &Workshop, edition: Edition) -> Result<String> {
     )?)
 }
 
-/// Makes the demonstration site's keys, and those of a stranger.
+/// Makes the demonstration site's keys, those of a stranger, and those of officers who approve at a gateway.
 ///
 /// # Errors
 /// When a step fails.
 pub fn sites(shop: &Workshop, ledger: &Ledger) -> Result<()> {
-    for (name, directory) in [("site", shop.site()), ("stranger", shop.at("stranger"))] {
+    for (name, directory) in [
+        ("site", shop.site()),
+        ("stranger", shop.at("stranger")),
+        ("office", shop.office()),
+    ] {
         let root = directory.join("trust/root.json");
         ledger.step(
             &format!("keys-{name}"),

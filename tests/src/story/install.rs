@@ -6,6 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use signing::digest::Sha256;
+use signing::durable;
 use signing::process::Cmd;
 
 use crate::ledger::Ledger;
@@ -51,21 +53,48 @@ pub fn from_usb(shop: &Workshop, ledger: &Ledger) -> Result<()> {
     )
 }
 
-/// Installs from an optical drive onto a disk that carries somebody's RAID and LVM.
+/// The machine that demands the officers' approval beside the vendor's signature.
+#[must_use]
+pub fn of_two_sovereigns(shop: &Workshop) -> Machine {
+    Machine {
+        directory: shop.at("vm/cd"),
+        ..installed(shop)
+    }
+}
+
+/// Installs from an optical drive onto a disk that carries somebody's RAID and LVM, with an answer that names the officers'
+/// site.
 ///
 /// # Errors
 /// When the step fails.
 pub fn from_cd(shop: &Workshop, ledger: &Ledger) -> Result<()> {
-    let inputs = shop.story()?.file(&shop.iso())?;
+    let trust = shop.office().join("trust");
+    let inputs = shop.story()?.file(&shop.iso())?.file(&trust.join("root.json"))?;
+    let product = of_two_sovereigns(shop);
     ledger.step(
         "install-cd",
         "install from CD, onto a disk with old RAID and LVM",
         inputs,
-        &[],
+        &[&product.disk()],
         || {
             let machine = Machine::bare(&shop.at("vm/cd"), 10, shop.accelerator)?;
             tamper::stale_signatures(&machine.disk(), &shop.at("vm/cd/stale.raw"))?;
-            let console = install(&machine, &shop.iso(), Medium::Cd, &shop.answer("answer-wipe", true)?)?;
+            let (root, _) = Sha256::of_file(&trust.join("root.json"))?;
+            let answer = shop.answer("answer-wipe", true)?;
+            let mut text = fs::read_to_string(&answer)?;
+            text += &format!("\n[trust]\nsite_root = \"{root}\"\n");
+            durable::write(&answer, text.as_bytes())?;
+            let site: Vec<_> = ["root.json", "root.json.asc", "release.asc"]
+                .iter()
+                .map(|name| (format!("site/{name}"), trust.join(name)))
+                .collect();
+            let mut files = vec![("bastide-answer.toml", answer.as_path())];
+            files.extend(site.iter().map(|(name, place)| (name.as_str(), place.as_path())));
+            let console = install_with(&machine, &shop.iso(), Medium::Cd, &files)?;
+            ensure!(
+                console.contains(&root.to_string()),
+                "the installer did not show whom the host will believe"
+            );
             steps_done(&console, &["verify-medium", "boot-files"])?;
             for signature in ["linux_raid_member", "LVM2_member"] {
                 ensure!(
@@ -73,8 +102,7 @@ pub fn from_cd(shop: &Workshop, ledger: &Ledger) -> Result<()> {
                     "the old {signature} signature was not named"
                 );
             }
-            fs::remove_file(machine.disk())?;
-            Ok("old signatures named and wiped, installed".into())
+            Ok("old signatures named and wiped, installed, the officers' root pinned".into())
         },
     )
 }
@@ -144,8 +172,13 @@ pub fn cut_off(shop: &Workshop, ledger: &Ledger) -> Result<()> {
 }
 
 fn install(machine: &Machine, iso: &Path, medium: Medium, answer: &Path) -> Result<String> {
+    install_with(machine, iso, medium, &[("bastide-answer.toml", answer)])
+}
+
+/// With a stick that holds these files.
+fn install_with(machine: &Machine, iso: &Path, medium: Medium, files: &[(&str, &Path)]) -> Result<String> {
     let answers = machine.directory.join("answers.img");
-    stick::make(&answers, "BASTIDE-ANS", &[("bastide-answer.toml", answer)])?;
+    stick::make(&answers, "BASTIDE-ANS", files)?;
     let plugged = Plugged {
         medium: Some((iso, medium)),
         sticks: vec![&answers],

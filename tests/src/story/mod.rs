@@ -8,3 +8,4 @@ pub mod install;
 pub mod recover;
 pub mod refuse;
 pub mod reproduce;
+pub mod sovereigns;

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Two sovereigns: a host that demands the officers' approval beside the vendor's signature.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+
+use super::build::PATCHED;
+use super::host::{BOOT, STICK, healthy, mount_stick, status, told};
+use super::install;
+use super::refuse::refused;
+use crate::ledger::Ledger;
+use crate::stick;
+use crate::vm::Plugged;
+use crate::workshop::Workshop;
+
+/// A vendor-only update is refused, and the same release with the officers' approval is good.
+///
+/// # Errors
+/// When a step fails.
+pub fn demand_both(shop: &Workshop, ledger: &Ledger) -> Result<()> {
+    let vendors = shop.bundle(PATCHED.version);
+    let approved = shop.bundle("approved");
+    let root = shop.office().join("trust/root.json");
+    let inputs = shop.story()?.file(&vendors)?.file(&root)?;
+    ledger.step(
+        "approve",
+        "approve the patch at a gateway",
+        inputs,
+        &[&approved],
+        || approve(shop, &vendors, &approved),
+    )?;
+    let inputs = shop.after("install-cd")?.file(&vendors)?.file(&approved)?;
+    ledger.step(
+        "two-sovereigns",
+        "refuse what the vendor alone signed",
+        inputs,
+        &[],
+        || both(shop),
+    )
+}
+
+fn approve(shop: &Workshop, vendors: &PathBuf, approved: &PathBuf) -> Result<String> {
+    let gateway = shop.at("gateway");
+    if gateway.exists() {
+        fs::remove_dir_all(&gateway)?;
+    }
+    let trust = shop.site().join("trust");
+    let repo = |command: &str| shop.program("bastide-repo").arg(command);
+    repo("import")
+        .arg(vendors)
+        .arg("--repo")
+        .arg(&gateway)
+        .arg("--trust")
+        .arg(&trust)
+        .run()?;
+    repo("approve")
+        .arg(PATCHED.version)
+        .arg("--repo")
+        .arg(&gateway)
+        .arg("--trust")
+        .arg(&trust)
+        .arg("--site")
+        .arg(shop.office())
+        .arg("--passphrase-file")
+        .arg(shop.passphrase())
+        .run()?;
+    repo("export")
+        .arg("--repo")
+        .arg(&gateway)
+        .arg("--out")
+        .arg(approved)
+        .run()?;
+    Ok(format!("release {} carries both signatures", PATCHED.version))
+}
+
+fn both(shop: &Workshop) -> Result<String> {
+    let key = shop.admin_key();
+    let machine = install::of_two_sovereigns(shop).branch(&shop.at("vm/two-sovereigns"))?;
+    let courier = stick::courier(
+        &machine,
+        &[
+            ("vendor.bundle", &shop.bundle(PATCHED.version)),
+            ("approved.bundle", &shop.bundle("approved")),
+        ],
+    )?;
+    let plugged = Plugged {
+        medium: None,
+        sticks: vec![&courier],
+    };
+    let mut running = machine.power_on("two-sovereigns", &plugged)?;
+    running.wait_for_ssh(&key, BOOT)?;
+    let before = healthy(&running, &key)?;
+    mount_stick(&running, &key)?;
+    let reason = refused(&running, &key, "vendor.bundle", "not-approved")?;
+    let after = status(&running, &key)?;
+    ensure!(
+        told(&after, "slots")? == told(&before, "slots")?,
+        "the refused update changed the slots: {after}"
+    );
+    let said = running.must(&key, &format!("bastide-host update --dry-run {STICK}/approved.bundle"))?;
+    ensure!(said.contains("is good"), "the approved release is not taken: {said}");
+    running.cut_power()?;
+    Ok(format!("{reason}; with the officers' approval it is good"))
+}
