@@ -5,6 +5,8 @@ mod ceremony;
 mod secret;
 mod sign;
 mod site;
+#[cfg(feature = "pkcs11")]
+mod token;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -60,6 +62,16 @@ Examples:
   bastide-sign ceremony sign request.json --root 1.root.json --dry-run"
     )]
     Ceremony(ceremony::CeremonyCommand),
+    /// Make keys in a token (PKCS #11)
+    #[cfg(feature = "pkcs11")]
+    #[command(
+        subcommand,
+        after_long_help = "\
+Examples:
+  bastide-sign token make --out timestamp.uri \\
+    'pkcs11:token=vault;object=timestamp?module-path=/usr/lib/x.so'"
+    )]
+    Token(token::TokenCommand),
     /// Sign a file with the site's OpenPGP release key
     Openpgp(sign::OpenPgp),
     /// Sign a UEFI boot image with the site's db key
@@ -98,6 +110,8 @@ pub fn run(cli: &Cli) -> Result<()> {
     match &cli.command {
         Command::Site(command) => site::run(command),
         Command::Ceremony(command) => ceremony::run(command),
+        #[cfg(feature = "pkcs11")]
+        Command::Token(command) => token::run(command),
         Command::Openpgp(command) => sign::openpgp(command),
         Command::Secureboot(command) => sign::secure_boot(command),
         Command::Encrypt(args) => secret::encrypt(args),

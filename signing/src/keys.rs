@@ -3,7 +3,8 @@
 //!
 //! A key file is PKCS#8 (RFC 5958) encrypted by PBES2 with scrypt (RFC 7914) and AES-256-CBC, as PEM: `openssl pkey` opens
 //! it, so nobody depends on our programs to get at a key. Ed25519 signs metadata and records; RSA-3072 signs what firmware
-//! verifies, which knows nothing newer.
+//! verifies, which knows nothing newer. A key may lie in a token instead: a [`SigningKey`] is either; tokens sign metadata with
+//! ECDSA on P-256.
 //!
 //! # Attacks faced
 //! - A key file read by others, on disk or on a lost stick: without the passphrase it is noise, and each guess costs
@@ -15,10 +16,13 @@
 //! Whoever may read this process's memory while it signs has the key. CBC does not authenticate: a changed key file is
 //! noticed because the key inside no longer parses or no longer fits the public part that the site records.
 
+mod backend;
 mod file;
 mod metadata;
 mod passphrase;
 mod private;
+#[cfg(feature = "pkcs11")]
+pub mod token;
 
 use std::fs::File;
 use std::io;
@@ -27,6 +31,7 @@ use std::path::{Path, PathBuf};
 
 use crate::output::Refused;
 
+pub use backend::{SigningKey, open, open_file};
 pub use file::{decrypt, encrypt, read, read_private, write_new};
 pub use metadata::MetadataKey;
 pub use passphrase::{Passphrase, PassphraseError};
@@ -87,6 +92,16 @@ pub enum KeyError {
         found: Algorithm,
         /// What is needed.
         need: Algorithm,
+    },
+    /// A token does not do what is asked of it.
+    #[error("cannot {operation} the key {what} in its token: {reason}")]
+    Token {
+        /// What was being done.
+        operation: &'static str,
+        /// Its URI.
+        what: String,
+        /// Why it failed.
+        reason: String,
     },
     /// The cryptographic library failed.
     #[error("cannot {operation}")]

@@ -7,6 +7,7 @@
 //! SITE/private/{targets,snapshot,timestamp,host}.pem
 //! SITE/private/release-openpgp.asc   OpenPGP release key, its secrets encrypted
 //! SITE/private/{pk,kek,db}.pem       Secure Boot keys, encrypted PKCS#8, RSA-3072
+//! SITE/private/NAME.uri              instead of NAME.pem: the PKCS #11 URI of a key in a token
 //! SITE/metadata/1.root.json          the first root, and 1.root.json.asc
 //! SITE/trust/                        what a verifier needs, and all that it needs
 //! ```
@@ -32,7 +33,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{Sha256, read_bounded};
-use crate::keys::{self, Algorithm, MetadataKey, Passphrase, PrivateKey};
+use crate::keys::{self, Algorithm, MetadataKey, Passphrase};
 use crate::openpgp;
 use crate::secureboot::{Certificate, Identity, Variable};
 
@@ -220,14 +221,14 @@ impl Site {
         let Some(facts) = self.facts.keys.iter().find(|key| key.role == name) else {
             bail!("the site {} has no key for {name}", self.facts.name);
         };
-        let path = self.private(&format!("{name}.pem"));
-        let key = keys::read(&path, passphrase)?;
+        let place = self.private();
+        let key = keys::open(&place, &name, passphrase)?;
         ensure!(
             key.public().fingerprint() == facts.public_sha256,
-            "{} holds another key than site.json records for {name}: restore the right file",
-            path.display()
+            "{}/{name} is another key than site.json records for {name}: restore the right file",
+            place.display()
         );
-        Ok(MetadataKey::new(key)?)
+        Ok(MetadataKey::of(key)?)
     }
 
     /// Opens a Secure Boot key with its certificate.
@@ -236,9 +237,8 @@ impl Site {
     /// When the file cannot be opened with the passphrase or does not belong to the certificate.
     pub fn secure_boot_key(&self, variable: Variable, passphrase: &Passphrase) -> Result<Identity> {
         let stem = variable.name().to_ascii_lowercase();
-        let key = self.read_private(&format!("{stem}.pem"), passphrase)?;
-        let identity = Identity::new(key, self.certificate(variable)?)?;
-        Ok(identity)
+        let key = keys::open(&self.private(), &stem, passphrase)?;
+        Ok(Identity::of(key, self.certificate(variable)?)?)
     }
 
     /// Opens the key that signs boot images.
@@ -286,12 +286,8 @@ impl Site {
         self.directory.join(RELEASE_KEY)
     }
 
-    fn private(&self, name: &str) -> PathBuf {
-        self.directory.join("private").join(name)
-    }
-
-    fn read_private(&self, name: &str, passphrase: &Passphrase) -> Result<PrivateKey> {
-        Ok(keys::read(&self.private(name), passphrase)?)
+    fn private(&self) -> PathBuf {
+        self.directory.join("private")
     }
 }
 

@@ -14,9 +14,8 @@ use super::rules::check_fingerprint;
 use super::state::{Custodian, KeyObject};
 use super::{FORMAT, canonical, read_json, refuse};
 use crate::digest::Sha256;
-use crate::keys::{MetadataKey, PrivateKey};
+use crate::keys::{MetadataKey, SigningKey};
 use crate::tuf::author::Signer;
-use crate::tuf::root::holds;
 
 const KIND: &str = "bastide-ceremony-key";
 const MAX_NAME: usize = 60;
@@ -58,16 +57,16 @@ impl CustodianFile {
     /// Makes the public file of a key. `openpgp` is the fingerprint and the armored certificate.
     ///
     /// # Errors
-    /// When the name is not usable or the key is not an Ed25519 one.
-    pub fn new(name: &str, key: PrivateKey, openpgp: Option<(String, String)>) -> Result<Self> {
+    /// When the name is not usable or the key is of a kind that signs no metadata.
+    pub fn new(name: &str, key: impl SigningKey + 'static, openpgp: Option<(String, String)>) -> Result<Self> {
         check_name(name)?;
-        let public = key.public().ed25519_bytes()?;
+        let public = KeyObject::of(key.public())?;
         let (openpgp, certificate) = openpgp.unzip();
         let mut file = Self {
             format: FORMAT,
             kind: KIND.to_owned(),
             name: name.to_owned(),
-            key: KeyObject::new(&public),
+            key: public,
             openpgp,
             certificate,
             proof: String::new(),
@@ -95,7 +94,7 @@ impl CustodianFile {
             check_fingerprint(openpgp)?;
         }
         let proof = hex::decode(&self.proof).unwrap_or_default();
-        if !holds(&self.key.public()?, &self.message()?, &proof) {
+        if !self.key.public()?.verifies(&self.message()?, &proof) {
             return refuse("its proof does not hold: somebody else wrote the name or the certificate beside this key");
         }
         Ok(())

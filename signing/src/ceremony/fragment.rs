@@ -10,9 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::state::{RoleName, RootState, TrustedRoot};
 use super::{FORMAT, Request, parse_json, pretty, read_json, refuse, rules, short};
 use crate::digest::Sha256;
-use crate::keys::{MetadataKey, PrivateKey};
+use crate::keys::{MetadataKey, SigningKey};
 use crate::tuf::author::Signer;
-use crate::tuf::root::holds;
 
 const KIND: &str = "bastide-ceremony-fragment";
 
@@ -40,10 +39,15 @@ impl Fragment {
     ///
     /// # Errors
     /// A refusal when the request does not hold or the key may not sign it.
-    pub fn sign(request: &Request, old: Option<&TrustedRoot>, key: PrivateKey, now: DateTime<Utc>) -> Result<Self> {
+    pub fn sign(
+        request: &Request,
+        old: Option<&TrustedRoot>,
+        key: impl SigningKey + 'static,
+        now: DateTime<Utc>,
+    ) -> Result<Self> {
         let new = request.verify(old)?;
         let key = MetadataKey::new(key)?;
-        let keyid = super::state::KeyObject::new(&key.key().public().ed25519_bytes()?).id()?;
+        let keyid = super::state::KeyObject::of(key.key().public())?.id()?;
         let custodian = entitled(old.map(|old| &old.state), &new, &keyid)?;
         Ok(Self {
             format: FORMAT,
@@ -104,7 +108,7 @@ impl Fragment {
         let Some(key) = known.or_else(|| old.and_then(|old| old.keys.get(&self.keyid))) else {
             return refuse("its key is unknown");
         };
-        if !holds(&key.public()?, request.message(), &self.signature()) {
+        if !key.public()?.verifies(request.message(), &self.signature()) {
             return refuse("its signature does not hold: it was altered, or made over something else");
         }
         Ok(())

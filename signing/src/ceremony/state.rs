@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::{canonical, refuse};
 use crate::digest::Sha256;
+use crate::keys::{Algorithm, PublicKey};
 use crate::output::Refused;
 use crate::tuf::author::{SPEC_VERSION, seconds};
 use crate::tuf::root;
@@ -81,23 +82,33 @@ struct KeyValue {
 }
 
 impl KeyObject {
-    pub(super) fn new(public: &[u8]) -> Self {
-        Self {
-            keytype: "ed25519".to_owned(),
-            keyval: KeyValue {
-                public: hex::encode(public),
-            },
-            scheme: "ed25519".to_owned(),
-        }
+    /// The form of a key in metadata.
+    pub(super) fn of(key: &PublicKey) -> Result<Self> {
+        let (keytype, scheme, public) = match key.algorithm() {
+            Algorithm::EcdsaP256 => ("ecdsa", "ecdsa-sha2-nistp256", key.to_pem()?),
+            _ => ("ed25519", "ed25519", hex::encode(key.ed25519_bytes()?)),
+        };
+        Ok(Self {
+            keytype: keytype.to_owned(),
+            keyval: KeyValue { public },
+            scheme: scheme.to_owned(),
+        })
     }
 
-    /// The 32 bytes of the key, if it is one that a ceremony knows.
-    pub(super) fn public(&self) -> Result<Vec<u8>> {
-        let bytes = hex::decode(&self.keyval.public).unwrap_or_default();
-        if bytes.len() != 32 || *self != Self::new(&bytes) {
-            return refuse("a key in it is not an Ed25519 key: a ceremony knows no other kind");
+    /// The key, if it is one that a ceremony knows and stands here in its one form.
+    pub(super) fn public(&self) -> Result<PublicKey> {
+        const WHAT: &str = "a key of a root";
+        let text = &self.keyval.public;
+        let key = match self.keytype.as_str() {
+            "ecdsa" => PublicKey::from_pem(WHAT, text.as_bytes()),
+            _ => PublicKey::from_ed25519(WHAT, &hex::decode(text).unwrap_or_default()),
+        };
+        match key {
+            Ok(key) if Self::of(&key).is_ok_and(|form| form == *self) => Ok(key),
+            _ => refuse(
+                "a key in it is neither an Ed25519 key nor an ECDSA one on P-256: a ceremony knows no other kind",
+            ),
         }
-        Ok(bytes)
     }
 
     /// Its identifier in metadata.

@@ -3,7 +3,9 @@
 
 use std::fmt;
 
+use openssl::ec::{EcGroup, EcKey};
 use openssl::hash::MessageDigest;
+use openssl::nid::Nid;
 use openssl::pkey::{Id, PKey, Private, Public};
 use openssl::rsa::Rsa;
 use openssl::sign::{Signer, Verifier};
@@ -19,6 +21,9 @@ use crate::digest::Sha256;
 pub enum Algorithm {
     /// Ed25519 (RFC 8032), for metadata and records.
     Ed25519,
+    /// ECDSA on P-256 with SHA-256, for metadata that a token signs.
+    #[serde(rename = "ecdsa-p256")]
+    EcdsaP256,
     /// RSA with 3072 bits and SHA-256 (PKCS #1 v1.5), for what firmware verifies.
     Rsa3072,
 }
@@ -27,6 +32,7 @@ impl fmt::Display for Algorithm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Ed25519 => "Ed25519",
+            Self::EcdsaP256 => "ECDSA-P256",
             Self::Rsa3072 => "RSA-3072",
         })
     }
@@ -50,6 +56,9 @@ impl PrivateKey {
     pub fn generate(algorithm: Algorithm) -> Result<Self, KeyError> {
         let pkey = match algorithm {
             Algorithm::Ed25519 => PKey::generate_ed25519(),
+            Algorithm::EcdsaP256 => EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)
+                .and_then(|group| EcKey::generate(&group))
+                .and_then(PKey::from_ec_key),
             Algorithm::Rsa3072 => Rsa::generate(3072).and_then(PKey::from_rsa),
         }
         .map_err(library("generate a key"))?;
@@ -101,14 +110,14 @@ impl PrivateKey {
         self.public.algorithm
     }
 
-    /// Signs a message: Ed25519 as it is, RSA with SHA-256 and PKCS #1 v1.5. Both are deterministic.
+    /// Signs a message: Ed25519 as it is, RSA with SHA-256 and PKCS #1 v1.5, which are deterministic, ECDSA with SHA-256.
     ///
     /// # Errors
     /// When the library fails.
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
         let signer = match self.algorithm() {
             Algorithm::Ed25519 => Signer::new_without_digest(&self.pkey),
-            Algorithm::Rsa3072 => Signer::new(MessageDigest::sha256(), &self.pkey),
+            Algorithm::EcdsaP256 | Algorithm::Rsa3072 => Signer::new(MessageDigest::sha256(), &self.pkey),
         };
         signer
             .and_then(|mut signer| signer.sign_oneshot_to_vec(message))
@@ -133,10 +142,6 @@ impl PrivateKey {
             .private_key_to_pem_pkcs8()
             .map(Zeroizing::new)
             .map_err(library("encode the private key"))
-    }
-
-    pub(crate) fn pkey(&self) -> &PKey<Private> {
-        &self.pkey
     }
 }
 
@@ -173,9 +178,16 @@ impl PublicKey {
         let algorithm = match (pkey.id(), pkey.bits()) {
             (Id::ED25519, _) => Algorithm::Ed25519,
             (Id::RSA, 3072) => Algorithm::Rsa3072,
+            (Id::EC, _)
+                if pkey
+                    .ec_key()
+                    .is_ok_and(|key| key.group().curve_name() == Some(Nid::X9_62_PRIME256V1)) =>
+            {
+                Algorithm::EcdsaP256
+            }
             (id, bits) => {
                 return Err(malformed(format!(
-                    "a key of kind {} with {bits} bits, neither Ed25519 nor RSA-3072",
+                    "a key of kind {} with {bits} bits, none of Ed25519, ECDSA-P256 and RSA-3072",
                     id.as_raw()
                 )));
             }
@@ -183,6 +195,20 @@ impl PublicKey {
         // Encoded again, so that one key has one form whatever was read.
         let spki = pkey.public_key_to_der().map_err(library("encode a public key"))?;
         Ok(Self { pkey, spki, algorithm })
+    }
+
+    /// Takes the 32 bytes of an Ed25519 key.
+    ///
+    /// # Errors
+    /// When they are none.
+    pub fn from_ed25519(what: &str, bytes: &[u8]) -> Result<Self, KeyError> {
+        let der = PKey::public_key_from_raw_bytes(bytes, Id::ED25519)
+            .and_then(|pkey| pkey.public_key_to_der())
+            .map_err(|_| KeyError::Malformed {
+                what: what.to_owned(),
+                reason: "not an Ed25519 public key".to_owned(),
+            })?;
+        Self::from_der(what, &der)
     }
 
     /// Reads a PEM `PUBLIC KEY`.
@@ -239,12 +265,16 @@ impl PublicKey {
         })
     }
 
+    pub(crate) fn pkey(&self) -> &PKey<Public> {
+        &self.pkey
+    }
+
     /// Whether the signature holds for the message.
     #[must_use]
     pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         let verifier = match self.algorithm {
             Algorithm::Ed25519 => Verifier::new_without_digest(&self.pkey),
-            Algorithm::Rsa3072 => Verifier::new(MessageDigest::sha256(), &self.pkey),
+            Algorithm::EcdsaP256 | Algorithm::Rsa3072 => Verifier::new(MessageDigest::sha256(), &self.pkey),
         };
         verifier
             .and_then(|mut verifier| verifier.verify_oneshot(signature, message))
@@ -269,11 +299,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_kinds_sign_and_verify() {
-        for algorithm in [Algorithm::Ed25519, Algorithm::Rsa3072] {
+    fn all_kinds_sign_and_verify() {
+        for algorithm in [Algorithm::Ed25519, Algorithm::EcdsaP256, Algorithm::Rsa3072] {
             let key = PrivateKey::generate(algorithm).unwrap();
             let signature = key.sign(b"message").unwrap();
-            assert_eq!(signature, key.sign(b"message").unwrap(), "deterministic");
+            if algorithm != Algorithm::EcdsaP256 {
+                assert_eq!(signature, key.sign(b"message").unwrap(), "deterministic");
+            }
             assert!(key.public().verifies(b"message", &signature));
             assert!(!key.public().verifies(b"Message", &signature));
             assert!(!key.public().verifies(b"message", b""));

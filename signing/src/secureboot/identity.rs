@@ -2,19 +2,22 @@
 //! Self-signed X.509 certificates, and a private key together with its own.
 
 use chrono::{DateTime, Utc};
+use der::asn1::BitString;
+use der::{Decode, Encode};
 use openssl::asn1::{Asn1Integer, Asn1Time};
 use openssl::bn::BigNum;
 use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::{Id, PKey, Public};
+use openssl::rsa::Rsa;
 use openssl::sign::Verifier;
 use openssl::x509::extension::{BasicConstraints, KeyUsage};
 use openssl::x509::{X509, X509NameBuilder};
 
 use super::{SecureBootError, structure};
 use crate::digest::Sha256;
-use crate::keys::{Algorithm, KeyError, PrivateKey};
+use crate::keys::{Algorithm, KeyError, PrivateKey, PublicKey, SigningKey};
 
 /// Firmware hardly looks at validity dates; they are for people and for tools that do.
 const VALID_DAYS: i64 = 20 * 365;
@@ -92,7 +95,7 @@ impl std::fmt::Debug for Certificate {
 /// A private key with its certificate: what signs images and variable updates.
 #[derive(Debug)]
 pub struct Identity {
-    key: PrivateKey,
+    key: Box<dyn SigningKey>,
     certificate: Certificate,
 }
 
@@ -101,7 +104,15 @@ impl Identity {
     ///
     /// # Errors
     /// When the certificate belongs to another key.
-    pub fn new(key: PrivateKey, certificate: Certificate) -> Result<Self, SecureBootError> {
+    pub fn new(key: impl SigningKey + 'static, certificate: Certificate) -> Result<Self, SecureBootError> {
+        Self::of(Box::new(key), certificate)
+    }
+
+    /// As [`Identity::new`], for a key wherever it lies.
+    ///
+    /// # Errors
+    /// As [`Identity::new`].
+    pub fn of(key: Box<dyn SigningKey>, certificate: Certificate) -> Result<Self, SecureBootError> {
         let same = certificate
             .key
             .public_key_to_der()
@@ -119,19 +130,34 @@ impl Identity {
     /// # Errors
     /// When the library fails.
     pub fn generate(common_name: &str, at: DateTime<Utc>) -> Result<Self, SecureBootError> {
-        let key = PrivateKey::generate(Algorithm::Rsa3072)?;
-        let x509 = self_signed(common_name, &key, at).map_err(|source| KeyError::Library {
+        Self::certify(common_name, PrivateKey::generate(Algorithm::Rsa3072)?, at)
+    }
+
+    /// Makes a self-signed certificate for an RSA key, wherever it lies.
+    ///
+    /// # Errors
+    /// When the key cannot sign or the library fails.
+    pub fn certify(
+        common_name: &str,
+        key: impl SigningKey + 'static,
+        at: DateTime<Utc>,
+    ) -> Result<Self, SecureBootError> {
+        let draft = draft(common_name, key.public(), at).map_err(|source| KeyError::Library {
             operation: "make a certificate",
             source,
         })?;
-        let der = x509.to_der().map_err(|error| structure(WHAT)(&error))?;
+        let bad = |error: &dyn std::fmt::Display| structure(WHAT)(error);
+        let mut certificate = x509_cert::Certificate::from_der(&draft).map_err(|error| bad(&error))?;
+        let signed = certificate.tbs_certificate.to_der().map_err(|error| bad(&error))?;
+        certificate.signature = BitString::from_bytes(&key.sign(&signed)?).map_err(|error| bad(&error))?;
+        let der = certificate.to_der().map_err(|error| bad(&error))?;
         Self::new(key, Certificate::from_der(&der)?)
     }
 
     /// The private key.
     #[must_use]
-    pub fn key(&self) -> &PrivateKey {
-        &self.key
+    pub fn key(&self) -> &dyn SigningKey {
+        &*self.key
     }
 
     /// The certificate.
@@ -141,7 +167,9 @@ impl Identity {
     }
 }
 
-fn self_signed(common_name: &str, key: &PrivateKey, at: DateTime<Utc>) -> Result<X509, ErrorStack> {
+/// The certificate in DER, signed by a key that is thrown away: OpenSSL makes none without a signature, and the right one is
+/// made where the key lies.
+fn draft(common_name: &str, key: &PublicKey, at: DateTime<Utc>) -> Result<Vec<u8>, ErrorStack> {
     let mut serial = [0; 16];
     openssl::rand::rand_bytes(&mut serial)?;
     // Positive, and never zero (RFC 5280 section 4.1.2.2).
@@ -162,6 +190,7 @@ fn self_signed(common_name: &str, key: &PrivateKey, at: DateTime<Utc>) -> Result
     builder.set_pubkey(key.pkey())?;
     builder.append_extension(BasicConstraints::new().critical().build()?)?;
     builder.append_extension(KeyUsage::new().critical().digital_signature().build()?)?;
-    builder.sign(key.pkey(), MessageDigest::sha256())?;
-    Ok(builder.build())
+    let throwaway = PKey::from_rsa(Rsa::generate(1024)?)?;
+    builder.sign(&throwaway, MessageDigest::sha256())?;
+    builder.build().to_der()
 }

@@ -8,12 +8,25 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::clock::now;
+use crate::keys::{Algorithm, PrivateKey};
 use crate::process::Cmd;
 
 /// RSA keys take a second each: made once for all tests.
 fn identities() -> &'static [Identity; 2] {
     static MADE: OnceLock<[Identity; 2]> = OnceLock::new();
-    MADE.get_or_init(|| ["Test db", "Stranger"].map(|name| Identity::generate(name, now()).unwrap()))
+    MADE.get_or_init(|| {
+        [0, 1].map(|at| {
+            let pem = keys()[at].to_unencrypted_pem().unwrap();
+            let key = PrivateKey::from_unencrypted_pem("test", &pem).unwrap();
+            Identity::certify(["Test db", "Stranger"][at], key, now()).unwrap()
+        })
+    })
+}
+
+/// The keys of [`identities`], for other people's tools.
+fn keys() -> &'static [PrivateKey; 2] {
+    static MADE: OnceLock<[PrivateKey; 2]> = OnceLock::new();
+    MADE.get_or_init(|| [(), ()].map(|()| PrivateKey::generate(Algorithm::Rsa3072).unwrap()))
 }
 
 /// The recipe of the smallest honest image: DOS header, PE32+ headers, two sections of 512 bytes, some data behind.
@@ -66,7 +79,11 @@ fn has(program: &str) -> bool {
 
 fn pem(identity: &Identity, directory: &TempDir, name: &str) -> [std::path::PathBuf; 2] {
     let [key, certificate] = ["key", "crt"].map(|end| directory.path().join(format!("{name}.{end}")));
-    fs::write(&key, identity.key().to_unencrypted_pem().unwrap()).unwrap();
+    let private = keys()
+        .iter()
+        .find(|key| key.public() == identity.key().public())
+        .unwrap();
+    fs::write(&key, private.to_unencrypted_pem().unwrap()).unwrap();
     let x509 = openssl::x509::X509::from_der(identity.certificate().to_der()).unwrap();
     fs::write(&certificate, x509.to_pem().unwrap()).unwrap();
     [key, certificate]
@@ -247,7 +264,7 @@ fn images_in_which_bytes_could_hide_are_refused() {
 #[test]
 fn a_certificate_belongs_to_its_key() {
     let [ours, stranger] = identities();
-    let key = crate::keys::PrivateKey::from_unencrypted_pem("k", &ours.key().to_unencrypted_pem().unwrap()).unwrap();
+    let key = PrivateKey::generate(Algorithm::Rsa3072).unwrap();
     let error = Identity::new(key, stranger.certificate().clone()).unwrap_err();
     assert!(matches!(error, SecureBootError::Mismatch { .. }), "{error}");
     let mut der = ours.certificate().to_der().to_vec();

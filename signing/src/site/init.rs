@@ -212,9 +212,10 @@ fn secure_boot(
         (Variable::Db, "boot image key"),
     ] {
         progress(&format!("Secure Boot {} ({what})", variable.name()));
-        let identity = Identity::generate(&format!("{} {what}", plan.name), now)?;
+        let key = PrivateKey::generate(Algorithm::Rsa3072)?;
         let stem = variable.name().to_ascii_lowercase();
-        keys::write_new(&staging.join(format!("private/{stem}.pem")), identity.key(), passphrase)?;
+        keys::write_new(&staging.join(format!("private/{stem}.pem")), &key, passphrase)?;
+        let identity = Identity::certify(&format!("{} {what}", plan.name), key, now)?;
         public(&trust.join(certificate_file(variable)), identity.certificate().to_der())?;
         made.push((variable, identity));
     }
@@ -237,7 +238,7 @@ fn secure_boot(
 fn facts_of((role, key): &(Role, MetadataKey)) -> Result<KeyFacts> {
     Ok(KeyFacts {
         role: role.to_string(),
-        algorithm: key.key().algorithm(),
+        algorithm: key.key().public().algorithm(),
         keyid: author::key_id(&key.public())?,
         public_sha256: key.key().public().fingerprint(),
     })

@@ -95,6 +95,17 @@ pub fn ed25519_key(public: &[u8]) -> Key {
     }
 }
 
+/// The TUF form of an ECDSA public key on P-256, a PEM.
+#[must_use]
+pub fn ecdsa_key(pem: &str) -> Option<Key> {
+    let key = serde_json::json!({
+        "keytype": "ecdsa",
+        "scheme": "ecdsa-sha2-nistp256",
+        "keyval": {"public": pem},
+    });
+    serde_json::from_value(key).ok()
+}
+
 /// The identifier of a key: SHA-256 of its canonical form (section 4.2), in hexadecimal digits.
 ///
 /// # Errors

@@ -6,7 +6,6 @@
 use std::io::Read;
 
 use chrono::{DateTime, Utc};
-use ring::signature::{ED25519, UnparsedPublicKey};
 use serde_json::{Value, json};
 
 use super::client::Client;
@@ -45,14 +44,6 @@ pub fn file(signed: &Value, signatures: &[(String, Vec<u8>)]) -> anyhow::Result<
         "signatures": signatures.iter().map(list).collect::<Vec<_>>(),
         "signed": signed,
     }))
-}
-
-/// Whether an Ed25519 signature over these bytes holds.
-#[must_use]
-pub fn holds(public: &[u8], message: &[u8], signature: &[u8]) -> bool {
-    UnparsedPublicKey::new(&ED25519, public)
-        .verify(message, signature)
-        .is_ok()
 }
 
 /// Judges a root as a client does that is handed it to trust: its own threshold must have signed it.

@@ -102,7 +102,7 @@ fn bytes_for_which_there_are_no_words_are_refused() {
     refuse(&|signed| signed["_type"] = "targets".into(), "not a root");
     refuse(
         &|signed| signed["keys"][site.ben.keyid()]["scheme"] = "other".into(),
-        "not an Ed25519 key",
+        "neither an Ed25519 key",
     );
     refuse(
         &|signed| {

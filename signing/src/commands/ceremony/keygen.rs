@@ -8,7 +8,7 @@ use clap::Args;
 use serde::Serialize;
 use signing::ceremony::{CustodianFile, check_name, short};
 use signing::digest::Sha256;
-use signing::keys::{self, Algorithm, Passphrase, PrivateKey};
+use signing::keys::{self, Algorithm, Passphrase, PrivateKey, SigningKey};
 use signing::output::Refused;
 use signing::{clock, durable, openpgp, output};
 
@@ -35,7 +35,8 @@ pub struct Keygen {
     /// Directory for the files; it is made if there is none
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
-    /// Key file that there is already: makes its public file only
+    /// Key file that there is already, or the *.uri file of a key in a token:
+    /// makes its public file only
     #[arg(long, value_name = "FILE")]
     existing: Option<PathBuf>,
     /// Make no OpenPGP key for transcripts
@@ -78,15 +79,20 @@ pub fn run(args: &Keygen) -> Result<()> {
     };
     // Opened before anything is made.
     let key = match &args.existing {
-        Some(path) => keys::read(path, &passphrase)?,
-        None => PrivateKey::generate(Algorithm::Ed25519)?,
+        Some(path) => Some(keys::open_file(path, &passphrase)?),
+        None => None,
     };
     std::fs::create_dir_all(&args.dir).with_context(|| format!("cannot make {}", args.dir.display()))?;
     let mut private: Vec<&Path> = Vec::new();
-    if args.existing.is_none() {
-        keys::write_new(&key_file, &key, &passphrase)?;
-        private.push(&key_file);
-    }
+    let key: Box<dyn SigningKey> = match key {
+        Some(key) => key,
+        None => {
+            let key = PrivateKey::generate(Algorithm::Ed25519)?;
+            keys::write_new(&key_file, &key, &passphrase)?;
+            private.push(&key_file);
+            Box::new(key)
+        }
+    };
     let mut openpgp = None;
     if !args.no_openpgp {
         openpgp = Some(new_openpgp(&args.name, &openpgp_file, &passphrase)?);

@@ -32,7 +32,7 @@ pub struct Sign {
     request: PathBuf,
     #[command(flatten)]
     root: RootArgs,
-    /// Your key file
+    /// Your key file, or the *.uri file of your key in a token
     #[arg(long, value_name = "FILE", required_unless_present = "dry_run")]
     key: Option<PathBuf>,
     /// Fingerprint that you were told, short or whole: sign nothing else
@@ -107,7 +107,7 @@ pub fn run(args: &Sign) -> Result<()> {
         show(None, false)?;
     }
     let passphrase = args.passphrase.obtain("To sign this, the passphrase of your key: ")?;
-    let fragment = Fragment::sign(&request, old.as_ref(), keys::read(key, &passphrase)?, clock::now())?;
+    let fragment = Fragment::sign(&request, old.as_ref(), keys::open_file(key, &passphrase)?, clock::now())?;
     let out = args.out.clone().unwrap_or_else(|| {
         let keyid = fragment.keyid.to_string();
         format!("{}.{}.fragment.json", new.version, &keyid[..8]).into()
