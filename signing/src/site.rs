@@ -221,11 +221,11 @@ impl Site {
         let Some(facts) = self.facts.keys.iter().find(|key| key.role == name) else {
             bail!("the site {} has no key for {name}", self.facts.name);
         };
-        let place = self.private();
-        let key = keys::open(&place, &name, passphrase)?;
+        let place = keys::place(&self.private(), &name)?;
+        let key = keys::open_file(&place, passphrase)?;
         ensure!(
             key.public().fingerprint() == facts.public_sha256,
-            "{}/{name} is another key than site.json records for {name}: restore the right file",
+            "{} is another key than site.json records for {name}: restore the right file",
             place.display()
         );
         Ok(MetadataKey::of(key)?)
@@ -237,7 +237,7 @@ impl Site {
     /// When the file cannot be opened with the passphrase or does not belong to the certificate.
     pub fn secure_boot_key(&self, variable: Variable, passphrase: &Passphrase) -> Result<Identity> {
         let stem = variable.name().to_ascii_lowercase();
-        let key = keys::open(&self.private(), &stem, passphrase)?;
+        let key = keys::open_file(&keys::place(&self.private(), &stem)?, passphrase)?;
         Ok(Identity::of(key, self.certificate(variable)?)?)
     }
 

@@ -2,7 +2,7 @@
 //! A private key wherever it lies: in an encrypted file, or in a token that never gives it away.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{KeyError, Passphrase, PrivateKey, PublicKey, file};
 
@@ -54,17 +54,17 @@ pub fn open_file(path: &Path, passphrase: &Passphrase) -> Result<Box<dyn Signing
 #[cfg(feature = "pkcs11")]
 const MAX_URI: u64 = 4096;
 
-/// Opens the key of this name in a directory, `NAME.pem` or `NAME.uri`, as [`open_file`] does. A key that lies in both places is refused: one of them is not meant.
+/// The file of the key of this name in a directory, for [`open_file`]: `NAME.uri` where it is there, else `NAME.pem`.
 ///
 /// # Errors
-/// When it cannot be opened.
-pub fn open(directory: &Path, name: &str, passphrase: &Passphrase) -> Result<Box<dyn SigningKey>, KeyError> {
+/// When both are there: one of them is not meant.
+pub fn place(directory: &Path, name: &str) -> Result<PathBuf, KeyError> {
     let (pem, uri) = (
         directory.join(format!("{name}.pem")),
         directory.join(format!("{name}.uri")),
     );
     if uri.symlink_metadata().is_err() {
-        return open_file(&pem, passphrase);
+        return Ok(pem);
     }
     if pem.symlink_metadata().is_ok() {
         return Err(KeyError::Malformed {
@@ -72,7 +72,7 @@ pub fn open(directory: &Path, name: &str, passphrase: &Passphrase) -> Result<Box
             reason: format!("{} is there too: take away the one that is not meant", pem.display()),
         });
     }
-    open_file(&uri, passphrase)
+    Ok(uri)
 }
 
 #[cfg(feature = "pkcs11")]
