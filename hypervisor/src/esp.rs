@@ -175,7 +175,6 @@ impl Drop for Esp {
     }
 }
 
-/// Whether a file system, and not only an automount trap, is mounted there.
 /// Byte for byte: no digest is needed where both are at hand.
 fn is_at(place: &Path, bytes: &[u8]) -> io::Result<bool> {
     let mut file = File::open(place)?;
@@ -193,6 +192,7 @@ fn is_at(place: &Path, bytes: &[u8]) -> io::Result<bool> {
     Ok(true)
 }
 
+/// Whether a file system, and not only an automount trap, is mounted there.
 fn is_mounted(mountinfo: &str, place: &Path) -> bool {
     let place = place.to_string_lossy();
     mountinfo.lines().any(|line| {

@@ -10,11 +10,11 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use signing::digest::read_bounded;
-use signing::keys::{Algorithm, PublicKey};
 use signing::output::Refused;
 use signing::policy::{Policy, Sovereigns};
 
 use crate::machine::Machine;
+use crate::record;
 
 /// An inventory of a large machine and all events of its installation are some hundred kilobytes.
 const MAX_RECORD: u64 = 16 << 20;
@@ -62,12 +62,7 @@ fn recorded(state: &Path) -> Result<Policy> {
             .with_context(|| format!("cannot tell whom this host believes: cannot read {}", path.display()))
     };
     let (bytes, signature) = (read("install-record.json")?, read("install-record.json.sig")?);
-    let refuse = |why: String| Refused(format!("the install record {} is refused: {why}", place.display()));
-    let record: Record = serde_json::from_slice(&bytes).map_err(|error| refuse(error.to_string()))?;
-    let key = PublicKey::from_pem("the record's key", record.host_key.as_bytes())
-        .map_err(|error| refuse(error.to_string()))?;
-    if key.algorithm() != Algorithm::Ed25519 || !key.verifies(&bytes, &signature) {
-        bail!(refuse("its signature does not hold".into()));
-    }
+    let (record, _) = record::signed(&bytes, &signature, |record: &Record| &record.host_key)
+        .with_context(|| format!("the install record {} is refused", place.display()))?;
     Ok(record.policy)
 }

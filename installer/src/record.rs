@@ -8,12 +8,13 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use chrono::{DateTime, Utc};
 use hypervisor::layout;
+use hypervisor::record::signed;
 use serde::{Deserialize, Serialize};
 use signing::digest::{self, Sha256};
-use signing::keys::{Algorithm, PrivateKey, PublicKey};
+use signing::keys::{Algorithm, PrivateKey};
 use signing::output::Refused;
 use signing::policy::Policy;
 use signing::tuf::Trail;
@@ -114,20 +115,12 @@ pub fn verify(record: &Path, signature: &Path, fingerprint: Option<Sha256>) -> R
 }
 
 fn check(bytes: &[u8], signature: &[u8], fingerprint: Option<Sha256>) -> Result<(Record, Sha256)> {
-    let refuse = |why: String| anyhow::Error::new(Refused(why));
-    let record: Record = serde_json::from_slice(bytes).map_err(|error| refuse(format!("it is no record: {error}")))?;
-    let key = PublicKey::from_pem("the record's key", record.host_key.as_bytes())
-        .map_err(|error| refuse(error.to_string()))?;
-    if key.algorithm() != Algorithm::Ed25519 || !key.verifies(bytes, signature) {
-        return Err(refuse(
-            "its signature does not hold: it was altered after it was signed".into(),
-        ));
-    }
+    let (record, key) = signed(bytes, signature, |record: &Record| &record.host_key)?;
     let own = key.fingerprint();
     if let Some(expected) = fingerprint
         && expected != own
     {
-        return Err(refuse(format!("it is signed by the key {own}, not by {expected}")));
+        bail!(Refused(format!("it is signed by the key {own}, not by {expected}")));
     }
     Ok((record, own))
 }
