@@ -10,11 +10,11 @@ use serde::Serialize;
 use signing::digest::read_bounded;
 use signing::keys::read_private;
 use signing::openpgp::{self, MAX_SECRET, read_keyring};
-use signing::output::{Refused, Usage};
-use signing::site::{Site, Trust};
+use signing::output::Usage;
+use signing::site::Site;
 use signing::{clock, durable, output};
 
-use super::PassphraseArgs;
+use super::{Certificates, PassphraseArgs, free};
 
 /// Armor makes a message a third longer.
 const MAX_MESSAGE: u64 = 2 * MAX_SECRET;
@@ -23,7 +23,8 @@ const SUFFIX: &str = "pgp";
 #[derive(Args)]
 #[command(after_long_help = "\
 For what only the vault may read: recovery keys, answers with passwords in
-them. Everybody with the trust directory can encrypt. GnuPG decrypts it too.
+them. Everybody with the trust directory can encrypt, and every certificate of
+a keyring can read it. GnuPG decrypts it too.
 The file itself stays where it is: destroy it yourself.
 
 Examples:
@@ -31,12 +32,8 @@ Examples:
   bastide-sign encrypt --keyring site/trust/release.asc answer.toml \\
     --out answer.asc")]
 pub struct Encrypt {
-    /// Trust directory of the site that is to read it
-    #[arg(long, value_name = "DIR", required_unless_present = "keyring")]
-    trust: Option<PathBuf>,
-    /// Keyring file: every certificate in it can read it
-    #[arg(long, value_name = "FILE", conflicts_with = "trust")]
-    keyring: Option<PathBuf>,
+    #[command(flatten)]
+    certificates: Certificates,
     /// File to encrypt, of at most 1 MiB
     file: PathBuf,
     /// Where the armored message goes [default: FILE.pgp]
@@ -87,13 +84,7 @@ struct Decrypted<'a> {
 }
 
 pub fn encrypt(args: &Encrypt) -> Result<()> {
-    let keyring = match (&args.trust, &args.keyring) {
-        (Some(trust), _) => Trust::open(trust)?.release_keyring(),
-        (None, Some(keyring)) => keyring.clone(),
-        // clap demands one of the two.
-        (None, None) => PathBuf::new(),
-    };
-    let certs = read_keyring(&keyring)?;
+    let certs = read_keyring(&args.certificates.keyring()?)?;
     let context = || format!("cannot encrypt {}", args.file.display());
     let text = zeroize::Zeroizing::new(read_bounded(&args.file, MAX_SECRET).with_context(context)?);
     let message = openpgp::encrypt(&certs, &text, clock::now()).with_context(context)?;
@@ -102,7 +93,7 @@ pub fn encrypt(args: &Encrypt) -> Result<()> {
         name.push(format!(".{SUFFIX}"));
         name.into()
     });
-    free(&out)?;
+    free(&out, ": name another --out")?;
     durable::write(&out, message.as_bytes()).with_context(|| format!("cannot write {}", out.display()))?;
     let recipients: Vec<_> = certs.iter().map(|cert| cert.fingerprint().to_hex()).collect();
     if args.json {
@@ -127,7 +118,7 @@ pub fn decrypt(args: &Decrypt) -> Result<()> {
             args.file.display()
         ))),
     };
-    free(&out)?;
+    free(&out, ": name another --out")?;
     let place = match (&args.site, &args.key) {
         (Some(site), _) => Site::open(site)?.release_key_file(),
         (None, Some(key)) => key.clone(),
@@ -147,11 +138,4 @@ pub fn decrypt(args: &Decrypt) -> Result<()> {
         })?);
     }
     Ok(output::line(&format!("{}: decrypted", out.display()))?)
-}
-
-fn free(out: &Path) -> Result<()> {
-    if out.symlink_metadata().is_ok() {
-        bail!(Refused(format!("{} exists: name another --out", out.display())));
-    }
-    Ok(())
 }

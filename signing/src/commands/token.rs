@@ -10,11 +10,11 @@ use serde::Serialize;
 use signing::digest::Sha256;
 use signing::keys::token::{KeyUri, TokenKey};
 use signing::keys::{Algorithm, SigningKey};
-use signing::output::{Refused, Usage};
+use signing::output::Usage;
 use signing::secureboot::Identity;
 use signing::{clock, durable, output};
 
-use super::PassphraseArgs;
+use super::{PassphraseArgs, free};
 
 #[derive(Subcommand)]
 pub enum TokenCommand {
@@ -78,9 +78,7 @@ pub fn run(command: &TokenCommand) -> Result<()> {
         bail!(Usage(format!("--out {} does not end in .uri", args.out.display())));
     }
     for place in [Some(&args.out), args.certificate.as_ref()].into_iter().flatten() {
-        if place.symlink_metadata().is_ok() {
-            bail!(Refused(format!("{} exists: name another place", place.display())));
-        }
+        free(place, ": name another place")?;
     }
     let uri = KeyUri::parse(&args.uri)?;
     let algorithm = match args.kind {

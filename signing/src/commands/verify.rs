@@ -17,7 +17,7 @@ use signing::site::Trust;
 use signing::{clock, durable, output};
 
 use super::sign::{MAX_IMAGE, signature_of};
-use super::{open, time};
+use super::{Certificates, open, time};
 
 /// A certificate is a kilobyte or two.
 const MAX_CERTIFICATE: u64 = 64 << 10;
@@ -45,12 +45,8 @@ Examples:
   bastide-sign verify openpgp --keyring ring.asc --cleartext InRelease \\
     --out text")]
 pub struct OpenPgp {
-    /// Trust directory of a site, for its release certificate
-    #[arg(long, value_name = "DIR", required_unless_present = "keyring")]
-    trust: Option<PathBuf>,
-    /// Keyring file
-    #[arg(long, value_name = "FILE", conflicts_with = "trust")]
-    keyring: Option<PathBuf>,
+    #[command(flatten)]
+    certificates: Certificates,
     /// Signed file
     file: PathBuf,
     /// Detached signature, more than one with --threshold [default: FILE.asc]
@@ -110,12 +106,7 @@ struct Holds<'a> {
 }
 
 fn openpgp(args: &OpenPgp) -> Result<()> {
-    let keyring = match (&args.trust, &args.keyring) {
-        (Some(trust), _) => Trust::open(trust)?.release_keyring(),
-        (None, Some(keyring)) => keyring.clone(),
-        // clap demands one of the two.
-        (None, None) => PathBuf::new(),
-    };
+    let keyring = args.certificates.keyring()?;
     let at = args.at.unwrap_or_else(clock::now);
     let context = || format!("verifying {}", args.file.display());
     let (signers, signed_at) = if args.cleartext {

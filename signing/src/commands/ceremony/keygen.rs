@@ -9,11 +9,10 @@ use serde::Serialize;
 use signing::ceremony::{CustodianFile, check_name, short};
 use signing::digest::Sha256;
 use signing::keys::{self, Algorithm, Passphrase, PrivateKey, SigningKey};
-use signing::output::Refused;
 use signing::{clock, durable, openpgp, output};
 
-use crate::commands::PassphraseArgs;
 use crate::commands::site::new_passphrase;
+use crate::commands::{PassphraseArgs, free};
 
 #[derive(Args)]
 #[command(after_long_help = "\
@@ -65,13 +64,10 @@ pub fn run(args: &Keygen) -> Result<()> {
     let at = |end: &str| args.dir.join(format!("{stem}.{end}"));
     let (key_file, openpgp_file, public_file) = (at("key.pem"), at("openpgp.asc"), at("public.json"));
     for path in [&key_file, &openpgp_file, &public_file] {
-        if path.symlink_metadata().is_ok() {
-            return Err(Refused(format!(
-                "{} exists; a key is never overwritten: choose another directory, or give it with --existing",
-                path.display()
-            ))
-            .into());
-        }
+        free(
+            path,
+            "; a key is never overwritten: choose another directory, or give it with --existing",
+        )?;
     }
     let passphrase = match &args.existing {
         Some(_) => args.passphrase.obtain("Passphrase of the key: ")?,

@@ -7,10 +7,10 @@ use anyhow::{Context, Result};
 use chrono::TimeDelta;
 use clap::Args;
 use signing::ceremony::{CustodianFile, Plan, Reason, Removal, RoleName, ThresholdChange};
-use signing::output::Refused;
 use signing::{clock, durable};
 
 use super::{RootArgs, show, usage};
+use crate::commands::free;
 
 /// Longer than a century is a mistake.
 const MAX_DAYS: i64 = 36_500;
@@ -84,13 +84,7 @@ pub fn run(args: &PlanArgs) -> Result<()> {
     if args.create && (args.days.is_none() || !root_threshold) {
         return usage("a first root needs --days DAYS and --threshold root=N");
     }
-    if args.out.symlink_metadata().is_ok() {
-        return Err(Refused(format!(
-            "{} exists, and custodians may be signing it: name another --out",
-            args.out.display()
-        ))
-        .into());
-    }
+    free(&args.out, ", and custodians may be signing it: name another --out")?;
     let old = args.root.read()?;
     let now = clock::now();
     let removal = |why: Reason| move |key: &String| Removal { key: key.clone(), why };
