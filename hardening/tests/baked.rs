@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use hardening::report::{Report, Subject};
 use hardening::trace::repository;
 use hardening::verdict::Outcome;
-use offline_repo::export::{Roots, Selection, export};
 use offline_repo::import::{Believed, Mode, import};
 use offline_repo::repository::Repository;
 use signing::clock::now;
@@ -77,19 +76,8 @@ impl Gateway {
 
     /// The newest release, carried over.
     fn import(&self) {
-        let bundle = self.world.directory.path().join("x.bundle");
-        drop(fs::remove_file(&bundle));
-        let root = fs::read(support::trust().join("root.json")).unwrap();
-        let publisher = Repository::open(&self.world.repository()).unwrap();
-        export(
-            &publisher,
-            &Roots::vendor(root),
-            &Selection::Newest,
-            1,
-            &bundle,
-            &mut |_, _| (),
-        )
-        .unwrap();
+        drop(fs::remove_file(self.world.directory.path().join("x.bundle")));
+        let bundle = self.world.bundle();
         let gateway = Repository::create(&self.place()).unwrap();
         let believed = Believed {
             vendor: signing::site::Trust::open(&support::trust()).unwrap(),

@@ -14,8 +14,6 @@ use hardening::trace::release::Question;
 use hardening::trace::trust::Trust;
 use hardening::trace::{bundle, repository};
 use hardening::verdict::Outcome;
-use offline_repo::export::{Roots, Selection, export};
-use offline_repo::repository::Repository;
 use signing::clock::now;
 use signing::release::Part;
 use support::common;
@@ -392,18 +390,7 @@ fn a_flipped_bit_in_a_target_on_the_iso_fails() {
 #[test]
 fn a_bundle_passes_and_its_tampered_copies_fail() {
     let world = World::new(Tamper::None);
-    let root = fs::read(support::trust().join("root.json")).unwrap();
-    let place = world.directory.path().join("x.bundle");
-    let repository = Repository::open(&world.repository()).unwrap();
-    export(
-        &repository,
-        &Roots::vendor(root),
-        &Selection::Newest,
-        1,
-        &place,
-        &mut |_, _| (),
-    )
-    .unwrap();
+    let place = world.bundle();
     let audit = |path: &Path| {
         let audited = world.ask(false, |question| bundle::bundle(path, question));
         Report::new(Subject::new("bundle", "test"), now(), audited.sections)

@@ -29,7 +29,7 @@ use signing::tuf::{Client, Datastore, DirectorySource, Limits, Source, Trail, Ve
 use crate::import::DATASTORE;
 use crate::office::{self, SiteRoot};
 use crate::publish::Mode;
-use crate::repository::{LARGEST_ROOT, Published, Repository, releases};
+use crate::repository::{LARGEST_ROOT, Published, Repository, kept, releases};
 use crate::store::sweep;
 
 /// What to approve.
@@ -335,7 +335,10 @@ fn write(
         editor.put(name, entry.clone())?;
     }
     let signed_at = verified.map_or(options.now, |verified| verified.approval.at.max(options.now));
-    Ok(office::sign(&mut editor, options.site, options.passphrase, expires, signed_at)?.timestamp)
+    let site = options.site;
+    Ok(site
+        .publish(&mut editor, options.passphrase, expires, signed_at)?
+        .timestamp)
 }
 
 /// Keeps the vendor's metadata as they were seen: all roots with their OpenPGP signatures, and the rest by version.
@@ -360,11 +363,7 @@ fn keep(repository: &Repository, trail: &Trail) -> Result<()> {
         let bytes = repository.source().metadata(&file.file, file.length)?;
         let bytes = bytes.filter(|bytes| Sha256::of(bytes) == file.sha256);
         let bytes = bytes.with_context(|| format!("{} changed while it was read: approve again", file.file))?;
-        let name = match file.role.as_str() {
-            "timestamp" => format!("{}.timestamp.json", file.version),
-            _ => file.file.clone(),
-        };
-        repository.write_approved(&name, &bytes)?;
+        repository.write_approved(&kept(file), &bytes)?;
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use signing::tuf::trail::TrailFile;
 use signing::tuf::{Datastore, DirectorySource, Limits, MultiClient, Stores, Trail, VerifiedTarget};
 
 use crate::bundle::BundleWriter;
-use crate::repository::{Published, Repository, expires, offer, releases};
+use crate::repository::{Published, Repository, expires, kept, offer, releases};
 
 /// The compression level that pays for a stick: about 1/4 of the size at 50 MB/s a core.
 pub const LEVEL: i32 = 9;
@@ -88,10 +88,10 @@ pub fn export(
     let mut writer = BundleWriter::new(Counted { inner: file, count: 0 }, repository.root(), versions.clone())?;
     let approved = trails.site.is_some();
     for file in &trails.vendor.files {
-        let place = |name: &str| match (approved, file.role.as_str()) {
-            (false, _) => repository.metadata(name),
-            (true, "timestamp") => repository.approved(&format!("{}.{name}", file.version)),
-            (true, _) => repository.approved(name),
+        let place = |name: &str| match approved {
+            false => repository.metadata(name),
+            true if name == file.file => repository.approved(&kept(file)),
+            true => repository.approved(name),
         };
         for name in with_signature(file) {
             writer.metadata(&name, &read(&place(&name))?).with_context(write)?;

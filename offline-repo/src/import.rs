@@ -8,7 +8,7 @@
 //! the vendor's metadata do not bear out ([`signing::tuf::multi`]), and where none is demanded, a bundle that carries one,
 //! for nobody here could verify it. The gateway remembers what it trusted in `REPO/datastore`, so an older bundle is refused.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -25,7 +25,7 @@ use signing::tuf::{
 };
 
 use crate::bundle::BundleSource;
-use crate::repository::{LARGEST_ROOT, Repository, releases};
+use crate::repository::{LARGEST_ROOT, Repository, kept, releases};
 use crate::store::sweep;
 
 /// Where a gateway remembers what it trusted.
@@ -88,6 +88,9 @@ impl Remembered {
     }
 }
 
+/// The OpenPGP signatures that hold, by the digest of the root that each is for.
+type Signatures = BTreeMap<Sha256, Vec<u8>>;
+
 /// Opens what the gateway remembers, once the OpenPGP keys have vouched for the roots: a trust directory given by mistake
 /// would pin its root for good.
 fn stores(
@@ -96,7 +99,8 @@ fn stores(
     offer: &mut Offer<BundleSource>,
     clock: DateTime<Utc>,
     mode: Mode,
-) -> Result<(Stores, DateTime<Utc>)> {
+) -> Result<(Stores, Signatures, DateTime<Utc>)> {
+    let mut signatures = Signatures::new();
     let vendor = Remembered::rehearse(repository.root().join(DATASTORE), &believed.vendor)?;
     let mut now = vendor.rehearsal.effective_now(clock, None)?;
     let site = match &believed.site {
@@ -104,11 +108,12 @@ fn stores(
         Some(trust) => {
             let site = Remembered::rehearse(repository.site().join(DATASTORE), trust)?;
             now = site.rehearsal.effective_now(now, None)?;
-            check_roots(offer.site.as_mut().ok_or(TufError::NoSite)?, trust, now)?;
+            let offered = offer.site.as_mut().ok_or(TufError::NoSite)?;
+            signatures.append(&mut check_roots(offered, trust, now)?);
             Some(site)
         }
     };
-    check_roots(&mut offer.vendor, &believed.vendor, now)?;
+    signatures.append(&mut check_roots(&mut offer.vendor, &believed.vendor, now)?);
     let vendor = vendor.open(mode)?;
     let stores = match site {
         None => Stores::Vendor(vendor),
@@ -117,7 +122,7 @@ fn stores(
             site: site.open(mode)?,
         },
     };
-    Ok((stores, now))
+    Ok((stores, signatures, now))
 }
 
 /// Imports. `tell` is called with bytes verified and bytes in all.
@@ -142,7 +147,7 @@ pub fn import(
     let _lock = repository.lock()?;
     sweep(&repository.root().join("metadata"))?;
     sweep(&repository.root().join("targets"))?;
-    let (stores, now) = stores(repository, believed, &mut offer, clock, mode)?;
+    let (stores, signatures, now) = stores(repository, believed, &mut offer, clock, mode)?;
     let carried = offer.vendor.target_paths();
     let promised = offer.vendor.manifest().releases.clone();
 
@@ -152,6 +157,12 @@ pub fn import(
     not_older(repository, &believed.vendor, client.vendor().source(), as_of)?;
     let targets = client.targets()?;
     let trails = client.trails();
+    let (vendor, site) = client.sources();
+    let metadata = metadata(vendor, &trails.vendor, &signatures)?;
+    let site = match (site, &trails.site) {
+        (Some(source), Some((trail, _))) => self::metadata(source, trail, &signatures)?,
+        _ => Vec::new(),
+    };
     let mut client = client.into_vendor();
     let paths: BTreeSet<String> = targets.iter().map(|target| client.path(target)).collect();
     if let Some(stray) = carried.iter().find(|path| !paths.contains(*path)) {
@@ -210,12 +221,6 @@ pub fn import(
     }
 
     drop(client);
-    let offer = BundleSource::offer(bundle)?;
-    let metadata = metadata(offer.vendor, &trails.vendor)?;
-    let site = match (offer.site, &trails.site) {
-        (Some(source), Some((trail, _))) => self::metadata(source, trail)?,
-        _ => Vec::new(),
-    };
     if mode == Mode::Write {
         if trails.site.is_some() {
             take_approval(repository, &trails.vendor, &metadata, &site)?;
@@ -247,7 +252,7 @@ pub fn import(
 }
 
 /// The metadata files of a trail as the bundle carries them, roots with their OpenPGP signatures.
-fn metadata(mut source: BundleSource, trail: &Trail) -> Result<Vec<(String, Vec<u8>)>> {
+fn metadata(source: &mut BundleSource, trail: &Trail, signatures: &Signatures) -> Result<Vec<(String, Vec<u8>)>> {
     let mut metadata = Vec::new();
     for file in &trail.files {
         let bytes = match source.metadata(&file.file, file.length)? {
@@ -256,9 +261,8 @@ fn metadata(mut source: BundleSource, trail: &Trail) -> Result<Vec<(String, Vec<
             None if file.role == "root" => continue,
             _ => return Err(anyhow!(Refused(format!("{} changed while it was read", file.file)))),
         };
-        if file.role == "root" {
-            let name = format!("{}.asc", file.file);
-            metadata.extend(source.metadata(&name, LARGEST_ROOT)?.map(|signature| (name, signature)));
+        if let Some(signature) = signatures.get(&file.sha256) {
+            metadata.push((format!("{}.asc", file.file), signature.clone()));
         }
         metadata.push((file.file.clone(), bytes));
     }
@@ -277,7 +281,7 @@ fn take_approval(
     let timestamp = vendor.files.iter().rev().find(|file| file.role == "timestamp");
     for (name, bytes) in metadata {
         match timestamp.filter(|_| name == TIMESTAMP) {
-            Some(file) => repository.write_approved(&format!("{}.{name}", file.version), bytes)?,
+            Some(file) => repository.write_approved(&kept(file), bytes)?,
             None => repository.write_approved(name, bytes)?,
         }
     }
@@ -329,7 +333,7 @@ fn not_older<S: Source>(repository: &Repository, trust: &Trust, bundle: &mut S, 
 }
 
 /// Every root that is carried has the site's OpenPGP signature, before any of them may be trusted.
-fn check_roots(source: &mut BundleSource, trust: &Trust, now: DateTime<Utc>) -> Result<()> {
+fn check_roots(source: &mut BundleSource, trust: &Trust, now: DateTime<Utc>) -> Result<Signatures> {
     let names: Vec<String> = source
         .metadata_names()
         .filter(|name| name.ends_with(".root.json"))
@@ -340,6 +344,7 @@ fn check_roots(source: &mut BundleSource, trust: &Trust, now: DateTime<Utc>) -> 
             "the bundle carries no root, so nothing ties it to the trust directory".into()
         )));
     }
+    let mut signatures = Signatures::new();
     for name in names {
         let missing = || anyhow!(Refused(format!("{name} has no OpenPGP signature of the site")));
         let mut read = |name: &str| source.metadata(name, LARGEST_ROOT).map_err(TufError::from);
@@ -347,6 +352,7 @@ fn check_roots(source: &mut BundleSource, trust: &Trust, now: DateTime<Utc>) -> 
         let signature = read(&format!("{name}.asc"))?.ok_or_else(missing)?;
         openpgp::verify_detached(&trust.release_keyring(), root.as_slice(), &signature, now)
             .with_context(|| format!("the OpenPGP signature of {name}"))?;
+        signatures.insert(Sha256::of(&root), signature);
     }
-    Ok(())
+    Ok(signatures)
 }

@@ -1,41 +1,14 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! A site that signs in a repository: its roots on the way into it, and the keys of its roles. A vendor's first release and
-//! an officer's approval are signed here.
+//! The roots of a site on the way into a repository, before a vendor's release or an officer's approval is signed in it.
 
 use anyhow::{Context, Result};
 use chrono::{DateTime, Utc};
 use signing::digest;
-use signing::keys::Passphrase;
 use signing::openpgp;
-use signing::site::{Role, Site, Trust};
-use signing::tuf::author::{KeySet, Signer};
-use signing::tuf::repository::{Expiry, Published, Repository as Editor, Signers};
+use signing::site::{Site, Trust};
+use signing::tuf::repository::Repository as Editor;
 
 use crate::repository::{LARGEST_ROOT, Repository};
-
-/// Signs what was edited with the site's keys.
-pub(crate) fn sign(
-    editor: &mut Editor,
-    site: &Site,
-    passphrase: &Passphrase,
-    expires: DateTime<Utc>,
-    signed_at: DateTime<Utc>,
-) -> Result<Published> {
-    let key = |role: Role| site.signer(role, passphrase);
-    let host = key(Role::Host)?;
-    let signers = Signers {
-        targets: &[&key(Role::Targets)?],
-        host: &[&host],
-        snapshot: &[&key(Role::Snapshot)?],
-        timestamp: &[&key(Role::Timestamp)?],
-    };
-    editor.publish(
-        &KeySet::single(host.public()),
-        &signers,
-        &Expiry::all(expires),
-        signed_at,
-    )
-}
 
 /// A root of the site with its OpenPGP signature.
 pub(crate) struct SiteRoot {

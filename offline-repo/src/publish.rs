@@ -283,8 +283,10 @@ fn sign(
     }
     // Metadata that is born expired is asked for by who wants to see it refused.
     let signed_at = options.now.min(expires - Duration::days(1));
-    let versions = office::sign(&mut editor, options.site, options.passphrase, expires, signed_at)?;
-    Ok(versions.timestamp)
+    let site = options.site;
+    Ok(site
+        .publish(&mut editor, options.passphrase, expires, signed_at)?
+        .timestamp)
 }
 
 fn target(release: &Release, part: &PartFile) -> Result<TargetEntry> {

@@ -26,6 +26,7 @@ use signing::durable;
 use signing::output::Refused;
 use signing::release::{self, Offered, Part, Version};
 use signing::tuf::repository::limits_to_publish;
+use signing::tuf::trail::TrailFile;
 use signing::tuf::{Client, Datastore, DirectorySource, Limits, Offer, Source, Trail, VerifiedTarget};
 
 /// The largest root or signature of one that is read.
@@ -35,6 +36,14 @@ pub const LARGEST_ROOT: u64 = 1 << 20;
 const SITE: &str = "site";
 /// And in it the vendor's metadata.
 const VENDOR: &str = "vendor";
+
+/// The name under which one of the vendor's metadata files is kept as it was approved: timestamps would replace each other.
+pub(crate) fn kept(file: &TrailFile) -> String {
+    match file.role.as_str() {
+        "timestamp" => format!("{}.{}", file.version, file.file),
+        _ => file.file.clone(),
+    }
+}
 
 /// What the repository in a directory offers: the vendor's as the site approved it, where a site did.
 #[must_use]

@@ -11,10 +11,12 @@ mod verify;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use chrono::{DateTime, Utc};
 use clap::{Args, Parser, Subcommand};
 use signing::keys::Passphrase;
+use signing::output::Refused;
+use signing::site::Trust;
 
 /// Keys, signatures and their verification, for the vault
 #[derive(Parser)]
@@ -103,6 +105,35 @@ impl PassphraseArgs {
     fn obtain(&self, prompt: &str) -> Result<Passphrase> {
         Ok(Passphrase::obtain(self.passphrase_file.as_deref(), prompt)?)
     }
+}
+
+#[derive(Args)]
+struct Certificates {
+    /// Trust directory of a site, for its release certificate
+    #[arg(long, value_name = "DIR", required_unless_present = "keyring")]
+    trust: Option<PathBuf>,
+    /// Keyring file
+    #[arg(long, value_name = "FILE", conflicts_with = "trust")]
+    keyring: Option<PathBuf>,
+}
+
+impl Certificates {
+    fn keyring(&self) -> Result<PathBuf> {
+        Ok(match (&self.trust, &self.keyring) {
+            (Some(trust), _) => Trust::open(trust)?.release_keyring(),
+            (None, Some(keyring)) => keyring.clone(),
+            // clap demands one of the two.
+            (None, None) => PathBuf::new(),
+        })
+    }
+}
+
+/// Refuses to write where something is; `why` goes on after "exists".
+fn free(place: &Path, why: &str) -> Result<()> {
+    if place.symlink_metadata().is_ok() {
+        bail!(Refused(format!("{} exists{why}", place.display())));
+    }
+    Ok(())
 }
 
 /// Runs the command.

@@ -36,6 +36,8 @@ use crate::digest::{Sha256, read_bounded};
 use crate::keys::{self, Algorithm, MetadataKey, Passphrase};
 use crate::openpgp;
 use crate::secureboot::{Certificate, Identity, Variable};
+use crate::tuf::author::{KeySet, Signer as _};
+use crate::tuf::repository::{Expiry, Published, Repository, Signers};
 
 pub use init::{Plan, init};
 pub use trust::{MAX_FILE, TRUST_DIRECTORY, Trust, check_boot_image};
@@ -229,6 +231,33 @@ impl Site {
             place.display()
         );
         Ok(MetadataKey::of(key)?)
+    }
+
+    /// Signs what was edited in a repository with the keys of the site's roles, and publishes it.
+    ///
+    /// # Errors
+    /// When a key cannot be opened, or as [`Repository::publish`].
+    pub fn publish(
+        &self,
+        repository: &mut Repository,
+        passphrase: &Passphrase,
+        expires: DateTime<Utc>,
+        signed_at: DateTime<Utc>,
+    ) -> Result<Published> {
+        let key = |role| self.signer(role, passphrase);
+        let host = key(Role::Host)?;
+        let signers = Signers {
+            targets: &[&key(Role::Targets)?],
+            host: &[&host],
+            snapshot: &[&key(Role::Snapshot)?],
+            timestamp: &[&key(Role::Timestamp)?],
+        };
+        repository.publish(
+            &KeySet::single(host.public()),
+            &signers,
+            &Expiry::all(expires),
+            signed_at,
+        )
     }
 
     /// Opens a Secure Boot key with its certificate.

@@ -13,8 +13,8 @@ use signing::process::Cmd;
 use signing::release::{Part, PartFile, Release};
 use signing::secureboot::sign_pe;
 use signing::site::{Role, Site};
-use signing::tuf::author::{self, KeySet, Signer as _};
-use signing::tuf::repository::{Expiry, Repository, Signers};
+use signing::tuf::author;
+use signing::tuf::repository::Repository;
 use signing::{clock, durable};
 
 /// Copies a bundle, giving every member that `edit` answers for its new content, and adding `added` after `bundle.json`.
@@ -139,17 +139,8 @@ pub fn published_by_an_insider(repository: &Path, build: &Path, site: &Path, pas
         let name = part.part.target(release.version);
         editor.add_file(&name, &build.join(part.part.file()), custom.as_object().cloned())?;
     }
-    let key = |role| site.signer(role, &passphrase);
-    let host = key(Role::Host)?;
-    let signers = Signers {
-        targets: &[&key(Role::Targets)?],
-        host: &[&host],
-        snapshot: &[&key(Role::Snapshot)?],
-        timestamp: &[&key(Role::Timestamp)?],
-    };
     let now = clock::now();
-    let expires = Expiry::all(now + Duration::from_secs(365 * 86_400));
-    editor.publish(&KeySet::single(host.public()), &signers, &expires, now)?;
+    site.publish(&mut editor, &passphrase, now + Duration::from_secs(365 * 86_400), now)?;
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! A repository in a place of its own, and its audit in every shape.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use hardening::report::{Report, Subject};
@@ -8,6 +9,8 @@ use hardening::trace::release::Question;
 use hardening::trace::trust::Trust;
 use hardening::trace::{iso, repository};
 use hardening::verdict::{Outcome, Verdict};
+use offline_repo::export::{Roots, Selection, export};
+use offline_repo::repository::Repository;
 use offline_repo::upstream::Policy;
 use signing::clock::now;
 
@@ -32,6 +35,15 @@ impl World {
 
     pub fn repository(&self) -> PathBuf {
         self.directory.path().join("repository")
+    }
+
+    /// The repository's newest release as a bundle, made anew.
+    pub fn bundle(&self) -> PathBuf {
+        let place = self.directory.path().join("x.bundle");
+        let roots = Roots::vendor(fs::read(trust().join("root.json")).unwrap());
+        let repository = Repository::open(&self.repository()).unwrap();
+        export(&repository, &roots, &Selection::Newest, 1, &place, &mut |_, _| ()).unwrap();
+        place
     }
 
     pub fn ask<T>(&self, complete: bool, audit: impl FnOnce(Question<'_>) -> T) -> T {

@@ -19,9 +19,8 @@ use signing::clock;
 use signing::digest::Sha256;
 use signing::process::Cmd;
 use signing::release::{Custom, Part};
-use signing::site::{Role, Site};
-use signing::tuf::author::{KeySet, Signer};
-use signing::tuf::repository::{Expiry, Repository, Signers};
+use signing::site::Site;
+use signing::tuf::repository::Repository;
 use tempfile::TempDir;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_bastide-install");
@@ -134,17 +133,7 @@ fn publish(place: &Path, site: &Site) {
         };
         repo.add_file(&part.target(version), &file, Some(custom)).unwrap();
     }
-    let signer = |role| site.signer(role, passphrase).unwrap();
-    let (targets, host) = (signer(Role::Targets), signer(Role::Host));
-    let (snapshot, timestamp) = (signer(Role::Snapshot), signer(Role::Timestamp));
-    let signers = Signers {
-        targets: &[&targets],
-        host: &[&host],
-        snapshot: &[&snapshot],
-        timestamp: &[&timestamp],
-    };
-    let expiry = Expiry::all(now + Duration::days(20));
-    repo.publish(&KeySet::single(host.public()), &signers, &expiry, now)
+    site.publish(&mut repo, passphrase, now + Duration::days(20), now)
         .unwrap();
     let name = "1.root.json.asc";
     fs::copy(site.metadata_dir().join(name), repository.join("metadata").join(name)).unwrap();

@@ -133,6 +133,10 @@ impl<S> Approved<S> {
     pub(super) const fn new(source: S, approval: Option<Approval>) -> Self {
         Self { source, approval }
     }
+
+    pub(super) const fn unfiltered(&mut self) -> &mut S {
+        &mut self.source
+    }
 }
 
 impl<S: Source> Source for Approved<S> {

@@ -133,6 +133,13 @@ impl<S: Source> MultiClient<S> {
         &mut self.vendor
     }
 
+    /// The vendor's repository and the site's as they are, for who copies what was verified, and holds it against
+    /// [`MultiClient::trails`].
+    pub fn sources(&mut self) -> (&mut S, Option<&mut S>) {
+        let site = self.site.as_mut().map(|site| site.client.source());
+        (self.vendor.source().unfiltered(), site)
+    }
+
     /// What was verified so far.
     #[must_use]
     pub fn trails(&self) -> Trails {

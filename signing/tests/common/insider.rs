@@ -8,9 +8,8 @@ use std::time::Duration;
 use signing::clock::now;
 use signing::keys::Passphrase;
 use signing::release::Release;
-use signing::site::{Role, Site};
-use signing::tuf::author::{KeySet, Signer as _};
-use signing::tuf::repository::{Expiry, Repository, Signers};
+use signing::site::Site;
+use signing::tuf::repository::Repository;
 
 /// Publishes a build in a repository, made where there is none.
 pub fn publish(repository: &Path, site: &Site, passphrase: &Passphrase, build: &Path) {
@@ -28,16 +27,6 @@ pub fn publish(repository: &Path, site: &Site, passphrase: &Passphrase, build: &
         let name = part.part.target(release.version);
         editor.add_file(&name, &build.join(part.part.file()), custom).unwrap();
     }
-    let key = |role| site.signer(role, passphrase).unwrap();
-    let host = key(Role::Host);
-    let signers = Signers {
-        targets: &[&key(Role::Targets)],
-        host: &[&host],
-        snapshot: &[&key(Role::Snapshot)],
-        timestamp: &[&key(Role::Timestamp)],
-    };
-    let expires = Expiry::all(now() + Duration::from_secs(300 * 86_400));
-    editor
-        .publish(&KeySet::single(host.public()), &signers, &expires, now())
-        .unwrap();
+    let expires = now() + Duration::from_secs(300 * 86_400);
+    site.publish(&mut editor, passphrase, expires, now()).unwrap();
 }
