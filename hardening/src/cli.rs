@@ -11,14 +11,15 @@ use chrono::{DateTime, Utc};
 use clap::{Args, Parser, Subcommand};
 use signing::output::{self, Exit, Usage};
 use signing::site::TRUST_DIRECTORY;
-use signing::{clock, durable};
+use signing::{anchor, clock, durable};
 
 use crate::facts::{Facts, Live, Recorded, Recorder};
 use crate::profile::{Area, Check, Profile};
+use crate::recipe::{self, Kind};
 use crate::report::byhand::{self, Names};
 use crate::report::{Report, Subject, html, text};
 use crate::trace::release::Question;
-use crate::trace::trust::Trust;
+use crate::trace::trust::{COMPARE, Trust};
 use crate::trace::{bundle, host, iso, repository};
 use crate::verdict::Outcome;
 
@@ -49,6 +50,9 @@ Examples:
   Record a host, and audit the recording elsewhere:
     bastide-audit host --record host-17
     bastide-audit host --from host-17 --trust trust --html host-17.html
+
+  Check it without this program: a script for other people's tools
+    bastide-audit recipe bastide-1.0.0.iso --trust trust --out check.sh
 
   What does a check want, and why?
     bastide-audit profile explain SSH-01
@@ -83,6 +87,15 @@ enum Command {
         after_long_help = "Examples:\n  bastide-audit host --html host.html\n  bastide-audit host --record host-17\n  bastide-audit host --from host-17 --trust trust --json -\n"
     )]
     Host(HostArgs),
+    /// Write a shell script that comes to the same verdict without this program
+    ///
+    /// The script needs gpgv (and sqv, if it is there), sha256sum, openssl, sbverify, objcopy, veritysetup, fsck.erofs and
+    /// python-tuf; for an ISO also xorriso, unsquashfs, sgdisk and mtools, for a bundle zstd. What is missing it names. It
+    /// ends with the same exit status as the audit.
+    #[command(
+        after_long_help = "Examples:\n  bastide-audit recipe bastide-1.0.0.iso --trust trust --out check.sh\n  bastide-audit recipe update.bundle --trust trust\n"
+    )]
+    Recipe(RecipeArgs),
     /// Show hardening profiles
     #[command(
         subcommand,
@@ -113,6 +126,21 @@ struct Medium {
     trust: Option<PathBuf>,
     #[command(flatten)]
     reports: Reports,
+}
+
+#[derive(Debug, Args)]
+struct RecipeArgs {
+    /// What the script checks: an ISO, a bundle, or a repository's directory
+    artifact: PathBuf,
+    /// The trust directory that the auditor brought along
+    #[arg(long, value_name = "DIR")]
+    trust: Option<PathBuf>,
+    /// Write the script to this file instead of standard output
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Tell the fingerprint, and the script unless it goes to a file, as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -167,6 +195,7 @@ impl Cli {
         match &self.command {
             Command::Iso(medium) | Command::Repo(medium) | Command::Bundle(medium) => medium.reports.to_stdout().0,
             Command::Host(args) => args.reports.to_stdout().0,
+            Command::Recipe(args) => args.json,
             Command::Profile(ProfileCommand::List { json, .. } | ProfileCommand::Explain { json, .. }) => *json,
         }
     }
@@ -222,6 +251,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
             finish(report, &trust, &medium.file, &audited.versions, &medium.reports)
         }
         Command::Host(args) => run_host(&args),
+        Command::Recipe(args) => write_recipe(&args),
         Command::Profile(command) => profile(command),
     }
 }
@@ -282,6 +312,30 @@ fn run_host(args: &HostArgs) -> Result<ExitCode> {
         (None, None) => audit(&Live::default()),
     };
     finish(report, &trust, Path::new(""), &[], &args.reports)
+}
+
+fn write_recipe(args: &RecipeArgs) -> Result<ExitCode> {
+    let trust = Trust::open(args.trust.as_deref().unwrap_or(Path::new(TRUST_DIRECTORY)))?;
+    let kind = Kind::of(&args.artifact)?;
+    let script = recipe::script(kind, &args.artifact, &trust, None)?;
+    let fingerprint = anchor::fingerprint(trust.directory())
+        .with_context(|| format!("cannot read {}", trust.directory().display()))?;
+    if let Some(out) = &args.out {
+        durable::write(out, script.as_bytes())
+            .with_context(|| format!("cannot write the script to {}", out.display()))?;
+    }
+    if args.json {
+        let script = args.out.is_none().then_some(script);
+        output::json(
+            &serde_json::json!({ "kind": kind.name(), "fingerprint": fingerprint, "out": args.out, "script": script }),
+        )?;
+    } else if let Some(out) = &args.out {
+        output::line(&format!("{}: read it, then run it with sh", out.display()))?;
+        output::line(&format!("{COMPARE}: {fingerprint}"))?;
+    } else {
+        output::line(script.trim_end())?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn finish(mut report: Report, trust: &Trust, file: &Path, versions: &[String], reports: &Reports) -> Result<ExitCode> {

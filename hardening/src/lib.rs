@@ -7,6 +7,7 @@ pub mod cli;
 pub mod facts;
 pub mod medium;
 pub mod profile;
+pub mod recipe;
 pub mod report;
 pub mod trace;
 pub mod verdict;

@@ -30,6 +30,10 @@ pub fn add(report: &mut Report, names: &Names<'_>) {
         "The pinned root and its OpenPGP signature",
         HERE,
         vec![
+            format!(
+                "(cd {} && sha256sum root.json release.asc db.der) | sha256sum | cut -c 1-40   # compare",
+                quoted(names.trust)
+            ),
             format!("sha256sum {}", trust("root.json")),
             format!("gpg --import {}", trust("release.asc")),
             format!("gpg --verify {} {}", trust("root.json.asc"), trust("root.json")),
@@ -173,6 +177,6 @@ fn step(proves: &str, directory: &str, commands: Vec<String>) -> ByHand {
 }
 
 /// A path as one word of the shell.
-fn quoted(path: &Path) -> String {
+pub(crate) fn quoted(path: &Path) -> String {
     shell_word(&path.to_string_lossy())
 }

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use signing::output::fold;
 
 use super::{Finding, Report, plain};
+use crate::trace::trust::COMPARE;
 use crate::verdict::Outcome;
 
 /// Writes the report's summary.
@@ -18,6 +19,10 @@ pub fn write(report: &Report, to: &mut dyn Write) -> io::Result<()> {
         "{}: {} {}",
         report.outcome, report.subject.kind, report.subject.name
     )?;
+    // The one value that no program can judge.
+    for fact in report.subject.facts.iter().filter(|fact| fact.label == COMPARE) {
+        writeln!(to, "  {COMPARE}: {}", fact.value)?;
+    }
     for section in &report.sections {
         let counts = section.counts;
         let first = format!("  {:<15} ", counts.outcome().word());

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
+use signing::anchor;
 use signing::digest::{self, Sha256};
 use signing::openpgp;
 use signing::secureboot::Certificate;
@@ -15,6 +16,9 @@ use crate::report::{Finding, Section};
 
 /// The largest file of a trust directory.
 pub(super) const LIMIT: u64 = 4 << 20;
+
+/// What stands before the fingerprint of a trust directory wherever a person is to compare it.
+pub const COMPARE: &str = "compare by telephone";
 
 /// A trust directory.
 #[derive(Debug, Clone)]
@@ -90,10 +94,14 @@ impl Trust {
         }
     }
 
-    /// The two values that a person compares with what was handed over, for the head of a report.
+    /// The values that a person compares with what was handed over, for the head of a report; the first is enough.
     #[must_use]
     pub fn anchors(&self) -> Vec<(&'static str, String)> {
-        let mut anchors = vec![("sha256 of the pinned root", Sha256::of(&self.root).to_string())];
+        let mut anchors = Vec::new();
+        if let Ok(fingerprint) = anchor::fingerprint(&self.directory) {
+            anchors.push((COMPARE, fingerprint));
+        }
+        anchors.push(("sha256 of the pinned root", Sha256::of(&self.root).to_string()));
         if let Ok(certs) = openpgp::read_keyring(&self.release_certificate()) {
             anchors.extend(
                 certs

@@ -367,6 +367,8 @@ pub fn boot_image(section: &str, content: &[u8]) -> Vec<u8> {
     put(at + 12, &0x1000u32.to_le_bytes());
     put(at + 16, &size.to_le_bytes());
     put(at + 20, &0x200u32.to_le_bytes());
+    // Initialised data that may be read: objcopy passes over a section that claims to hold nothing.
+    put(at + 36, &0x4000_0040_u32.to_le_bytes());
     put(0x200, content);
     image
 }
