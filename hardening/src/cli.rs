@@ -19,7 +19,7 @@ use crate::recipe::{self, Kind};
 use crate::report::byhand::{self, Names};
 use crate::report::{Report, Subject, html, text};
 use crate::trace::release::Question;
-use crate::trace::trust::{COMPARE, Trust};
+use crate::trace::trust::Trust;
 use crate::trace::{bundle, host, iso, repository};
 use crate::verdict::Outcome;
 
@@ -327,11 +327,11 @@ fn write_recipe(args: &RecipeArgs) -> Result<ExitCode> {
     if args.json {
         let script = args.out.is_none().then_some(script);
         output::json(
-            &serde_json::json!({ "kind": kind.name(), "fingerprint": fingerprint, "out": args.out, "script": script }),
+            &serde_json::json!({ "kind": kind.name(), "anchor": fingerprint, "out": args.out, "script": script }),
         )?;
     } else if let Some(out) = &args.out {
         output::line(&format!("{}: read it, then run it with sh", out.display()))?;
-        output::line(&format!("{COMPARE}: {fingerprint}"))?;
+        output::line(&format!("{}: {fingerprint}", anchor::COMPARE))?;
     } else {
         output::line(script.trim_end())?;
     }

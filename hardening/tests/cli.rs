@@ -280,7 +280,7 @@ fn a_recipe_shows_the_root_of_trust_that_every_report_shows() {
     let bench = bench();
     let run = |line: &str| Said::of(common::command(PROGRAM, bench.path(), line));
     let made = run("recipe repository --trust trust --json").ends(0).json();
-    let root = made["fingerprint"].as_str().unwrap();
+    let root = made["anchor"].as_str().unwrap();
     assert_eq!((root.len(), &made["kind"]), (49, &"repository".into()));
     let script = made["script"].as_str().unwrap();
     assert!(script.starts_with("#!/bin/sh\n") && script.contains(&format!("FINGERPRINT='{root}'\n")));

@@ -4,10 +4,11 @@
 use std::fs;
 use std::path::Path;
 
+use anyhow::Context;
 use serde::Serialize;
 use signing::digest::Sha256;
-use signing::output;
 use signing::release::Version;
+use signing::{anchor, output};
 use sysinfo::System;
 
 use crate::bootentries::{Entries, Firmware};
@@ -70,6 +71,8 @@ pub struct InstallRecord {
 pub struct Status {
     /// The host's name.
     pub hostname: Option<String>,
+    /// The fingerprint of the trust directory, to be compared by telephone.
+    pub anchor: Option<String>,
     /// What runs now.
     pub running: Running,
     /// What the slots hold; absent where there is no record.
@@ -119,6 +122,10 @@ pub fn collect(machine: &Machine) -> Status {
         _ => None,
     };
     let slots = Slots::load(&machine.slots_file()).map_err(&mut note).ok();
+    let anchor = anchor::fingerprint(&machine.trust)
+        .with_context(|| format!("cannot read the trust directory {}", machine.trust.display()))
+        .map_err(&mut note)
+        .ok();
     let boot = Firmware::new(&machine.efibootmgr).read().map_err(&mut note).ok();
     let mut said = |answer| match answer {
         Answer::Said(text) => text,
@@ -143,6 +150,7 @@ pub fn collect(machine: &Machine) -> Status {
     );
     Status {
         hostname: System::host_name().ok(),
+        anchor,
         running: Running {
             slot,
             state: slot.zip(slots.as_ref()).map(|(slot, slots)| slots.get(slot).state),
@@ -233,6 +241,8 @@ impl Status {
             ),
         );
         row("root hash", known(release.root_hash.as_ref()));
+        row("trust", format!("{}:", anchor::COMPARE));
+        row("", known(self.anchor.as_ref()));
         if let Some(slots) = &self.slots {
             for (name, slot) in [("slot a", &slots.a), ("slot b", &slots.b)] {
                 row(name, slot.text());
@@ -356,9 +366,12 @@ mod tests {
             release: directory.path().join("release.json"),
             command_line: directory.path().join("cmdline"),
             efivars: directory.path().into(),
+            trust: directory.path().into(),
             ..Machine::default()
         };
         let status = collect(&machine);
+        assert_eq!(status.anchor, None);
+        assert!(status.could_not_read.iter().any(|why| why.contains("trust directory")));
         assert!(!status.health.healthy);
         assert!(!status.could_not_read.is_empty());
         assert!(status.text().contains("no install record"));
@@ -371,6 +384,10 @@ mod tests {
         assert!(!status.tells_anything());
         fs::write(&machine.command_line, format!("bastide.roothash={}", Sha256::of(b""))).unwrap();
         assert!(collect(&machine).tells_anything());
+        fs::write(directory.path().join("root.json"), "{}").unwrap();
+        let status = collect(&machine);
+        assert_eq!(status.anchor, anchor::fingerprint(directory.path()).ok());
+        assert!(status.text().contains(&status.anchor.unwrap()));
     }
 
     #[test]

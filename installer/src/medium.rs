@@ -22,7 +22,7 @@ use signing::output::Refused;
 use signing::release::{self, Part, PartFile, Version};
 use signing::site::TRUST_DIRECTORY;
 use signing::tuf::{Client, Datastore, DirectorySource, Limits, Trail, VerifiedTarget};
-use signing::{clock, output};
+use signing::{anchor, clock, output};
 
 use crate::disk;
 use crate::inventory;
@@ -100,7 +100,9 @@ impl Medium {
         let mut client = Client::open(store, source, Limits::default(), now)?;
         client.refresh().context("cannot trust the medium's metadata")?;
         let signers = self.openpgp(&metadata, client.trail(), now)?;
-        let (release, targets) = find_release(&mut client, image.map(|image| image.version))?;
+        let anchor = anchor::fingerprint(&self.trust)
+            .with_context(|| format!("cannot read the trust directory {}", self.trust.display()))?;
+        let (release, targets) = find_release(&mut client, image.map(|image| image.version), anchor)?;
         Ok(Verified {
             client,
             targets,
@@ -272,6 +274,7 @@ impl<W: Write, F: FnMut(u64)> Write for Counting<W, F> {
 fn find_release(
     client: &mut Client<DirectorySource>,
     version: Option<Version>,
+    anchor: String,
 ) -> Result<(ReleaseFacts, Vec<(Part, VerifiedTarget)>)> {
     let mut releases = release::offered(&client.targets()?)?;
     let found = match version {
@@ -298,6 +301,7 @@ fn find_release(
         channel: found.channel,
         root_hash: found.root_hash,
         parts: found.parts.iter().map(file).collect(),
+        anchor,
     };
     Ok((facts, found.parts.into_iter().collect()))
 }
@@ -322,6 +326,7 @@ pub fn print(verified: &Verified, json: bool) -> io::Result<()> {
         "release {} ({}) is authentic and whole",
         verified.release.version, verified.release.channel
     ))?;
+    output::line(&format!("  {}: {}", anchor::COMPARE, verified.release.anchor))?;
     for file in &verified.trail().files {
         let keys: Vec<String> = file
             .checks

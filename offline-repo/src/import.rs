@@ -15,13 +15,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use signing::anchor;
 use signing::digest::Sha256;
 use signing::openpgp;
 use signing::output::Refused;
 use signing::release::{Custom, MAX_BOOT_IMAGE, Version};
 use signing::site::Trust;
 use signing::tuf::{
-    Client, Datastore, DirectorySource, Limits, MultiClient, Offer, Source, Stores, Trail, TufError, VerifiedTarget,
+    Client, Datastore, DirectorySource, Limits, Memory, MultiClient, Offer, Source, Stores, Trail, TufError, VerifiedTarget,
 };
 
 use crate::bundle::BundleSource;
@@ -44,6 +45,13 @@ pub struct Summary {
     pub bytes: u64,
     /// The version of the timestamp that is trusted now.
     pub timestamp: u64,
+    /// The fingerprint of the trust directory, when this import is the first and its root is remembered from now on: to be
+    /// compared by telephone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub anchor: Option<String>,
+    /// As [`Summary::anchor`], of the site that must have approved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub site_anchor: Option<String>,
 }
 
 /// Whether to write.
@@ -69,13 +77,36 @@ struct Remembered {
     place: PathBuf,
     root: Vec<u8>,
     rehearsal: Datastore,
+    /// The fingerprint of the trust directory, where nothing was remembered before.
+    anchor: Option<String>,
+}
+
+/// The gateway's memory of all that it believes, and the time by which it judges.
+struct Opened {
+    stores: Stores,
+    signatures: Signatures,
+    now: DateTime<Utc>,
+    anchor: Option<String>,
+    site_anchor: Option<String>,
 }
 
 impl Remembered {
     fn rehearse(place: PathBuf, trust: &Trust) -> Result<Self> {
         let root = trust.root()?;
-        let (rehearsal, _) = Datastore::rehearse(&place, &root)?;
-        Ok(Self { place, root, rehearsal })
+        let (rehearsal, memory) = Datastore::rehearse(&place, &root)?;
+        let anchor = match memory {
+            Memory::Anew => Some(
+                anchor::fingerprint(trust.directory())
+                    .with_context(|| format!("cannot read {}", trust.directory().display()))?,
+            ),
+            Memory::Kept => None,
+        };
+        Ok(Self {
+            place,
+            root,
+            rehearsal,
+            anchor,
+        })
     }
 
     fn open(self, mode: Mode) -> Result<Datastore> {
@@ -99,11 +130,11 @@ fn stores(
     offer: &mut Offer<BundleSource>,
     clock: DateTime<Utc>,
     mode: Mode,
-) -> Result<(Stores, Signatures, DateTime<Utc>)> {
+) -> Result<Opened> {
     let mut signatures = Signatures::new();
-    let vendor = Remembered::rehearse(repository.root().join(DATASTORE), &believed.vendor)?;
+    let mut vendor = Remembered::rehearse(repository.root().join(DATASTORE), &believed.vendor)?;
     let mut now = vendor.rehearsal.effective_now(clock, None)?;
-    let site = match &believed.site {
+    let mut site = match &believed.site {
         None => None,
         Some(trust) => {
             let site = Remembered::rehearse(repository.site().join(DATASTORE), trust)?;
@@ -114,6 +145,7 @@ fn stores(
         }
     };
     signatures.append(&mut check_roots(&mut offer.vendor, &believed.vendor, now)?);
+    let (anchor, site_anchor) = (vendor.anchor.take(), site.as_mut().and_then(|site| site.anchor.take()));
     let vendor = vendor.open(mode)?;
     let stores = match site {
         None => Stores::Vendor(vendor),
@@ -122,7 +154,13 @@ fn stores(
             site: site.open(mode)?,
         },
     };
-    Ok((stores, signatures, now))
+    Ok(Opened {
+        stores,
+        signatures,
+        now,
+        anchor,
+        site_anchor,
+    })
 }
 
 /// Imports. `tell` is called with bytes verified and bytes in all.
@@ -147,7 +185,13 @@ pub fn import(
     let _lock = repository.lock()?;
     sweep(&repository.root().join("metadata"))?;
     sweep(&repository.root().join("targets"))?;
-    let (stores, signatures, now) = stores(repository, believed, &mut offer, clock, mode)?;
+    let Opened {
+        stores,
+        signatures,
+        now,
+        anchor,
+        site_anchor,
+    } = stores(repository, believed, &mut offer, clock, mode)?;
     let carried = offer.vendor.target_paths();
     let promised = offer.vendor.manifest().releases.clone();
 
@@ -242,6 +286,8 @@ pub fn import(
             .collect(),
         releases: promised,
         bytes: total,
+        anchor,
+        site_anchor,
         timestamp: trail
             .files
             .iter()

@@ -21,7 +21,14 @@ fn a_release_goes_from_a_build_to_a_gateway() {
     let said = low.import(&first, &["--dry-run"]).ends(0);
     assert!(said.out.contains("nothing was taken in"), "{}", said.out);
     assert!(!low.at("gateway/metadata/timestamp.json").exists() && !low.at("gateway/datastore").exists());
-    low.import(&first, &[]).ends(0);
+    let compare = signing::anchor::fingerprint(&trust()).unwrap();
+    assert!(said.out.contains(&compare), "{}", said.out);
+    let said = low.import(&first, &[]).ends(0);
+    assert!(
+        said.out.contains("first import") && said.out.contains(&compare),
+        "{}",
+        said.out
+    );
     assert_eq!(
         low.list(&low.at("gateway"))["releases"],
         low.list(&low.repository())["releases"]
@@ -33,6 +40,8 @@ fn a_release_goes_from_a_build_to_a_gateway() {
     assert!(bundle.target_paths().iter().all(|path| path.starts_with("host/1.1.0/")));
     let summary = low.import(&second, &["--json"]).ends(0).json();
     assert_eq!(summary["new"], serde_json::json!(["1.1.0"]));
+    // Its root is remembered: there is nothing to compare any more.
+    assert!(summary.get("anchor").is_none());
     let releases = low.list(&low.at("gateway"));
     assert_eq!(releases["releases"].as_array().unwrap().len(), 2);
     // Once more: nothing new, nothing lost.

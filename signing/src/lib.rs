@@ -4,6 +4,7 @@
 //! Everything that is carried is signed, so the types that every other room shares live here, with the doors to
 //! processes, to the clock and to durable files.
 
+pub mod anchor;
 pub mod ceremony;
 pub mod clock;
 pub mod digest;

@@ -44,6 +44,8 @@ fn init_show_and_check_agree() {
     assert_eq!(shown["keys"].as_array().unwrap().len(), 7);
     let text = sign(bench.path(), "site show --site site").ok();
     assert!(text.contains("2 of 3") && text.contains(shown["release_openpgp"].as_str().unwrap()));
+    let compare = signing::anchor::fingerprint(&bench.path().join("site/trust")).unwrap();
+    assert!(text.contains(&compare) && shown["anchor"] == compare.as_str());
     let checked = sign(
         bench.path(),
         "site check --site site --passphrase-file passphrase --json",

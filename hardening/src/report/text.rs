@@ -3,10 +3,10 @@
 
 use std::io::{self, Write};
 
+use signing::anchor::COMPARE;
 use signing::output::fold;
 
 use super::{Finding, Report, plain};
-use crate::trace::trust::COMPARE;
 use crate::verdict::Outcome;
 
 /// Writes the report's summary.

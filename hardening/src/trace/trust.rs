@@ -17,9 +17,6 @@ use crate::report::{Finding, Section};
 /// The largest file of a trust directory.
 pub(super) const LIMIT: u64 = 4 << 20;
 
-/// What stands before the fingerprint of a trust directory wherever a person is to compare it.
-pub const COMPARE: &str = "compare by telephone";
-
 /// A trust directory.
 #[derive(Debug, Clone)]
 pub struct Trust {
@@ -99,7 +96,7 @@ impl Trust {
     pub fn anchors(&self) -> Vec<(&'static str, String)> {
         let mut anchors = Vec::new();
         if let Ok(fingerprint) = anchor::fingerprint(&self.directory) {
-            anchors.push((COMPARE, fingerprint));
+            anchors.push((anchor::COMPARE, fingerprint));
         }
         anchors.push(("sha256 of the pinned root", Sha256::of(&self.root).to_string()));
         if let Ok(certs) = openpgp::read_keyring(&self.release_certificate()) {

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use hypervisor::layout::{self, Guid, PARTITIONS};
 use serde::{Deserialize, Serialize};
+use signing::anchor;
 use signing::digest::Sha256;
 use signing::release::{Part, PartFile, Version};
 
@@ -30,6 +31,9 @@ pub struct ReleaseFacts {
     pub root_hash: Sha256,
     /// Its parts.
     pub parts: Vec<PartFile>,
+    /// The fingerprint of the trust directory that vouches for it, to be compared by telephone; older records have none.
+    #[serde(default)]
+    pub anchor: String,
 }
 
 impl ReleaseFacts {
@@ -139,6 +143,8 @@ impl Plan {
     pub fn lines(&self) -> Vec<String> {
         let mut lines = vec![
             format!("Release   {} ({})", self.release.version, self.release.channel),
+            format!("Trust     {}", self.release.anchor),
+            format!("          {}", anchor::COMPARE),
             format!("Disk      {}", self.disk.title()),
         ];
         if self.disk.holds_data() {

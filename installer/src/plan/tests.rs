@@ -58,6 +58,7 @@ fn release() -> ReleaseFacts {
         channel: "stable".into(),
         root_hash: Sha256::of(b"root"),
         parts: vec![part(Part::Root, GIB), part(Part::Verity, 1), part(Part::Xen, 1)],
+        anchor: "588e 92e1".into(),
     }
 }
 
@@ -75,6 +76,10 @@ fn an_empty_disk_that_matches_alone_is_chosen() {
     .unwrap();
     assert_eq!(plan.disk.serial.as_deref(), Some("S2"));
     let text = plan.lines().join("\n");
+    assert!(
+        text.contains("Trust     588e 92e1\n          compare by telephone\n"),
+        "{text}"
+    );
     assert!(plan.wipe.is_empty() && text.contains("nothing is lost"), "{text}");
     assert!(text.contains("nobody can log in"), "{text}");
 }

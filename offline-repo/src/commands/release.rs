@@ -11,11 +11,11 @@ use offline_repo::export::{self, Roots, Selection};
 use offline_repo::import;
 use offline_repo::publish;
 use offline_repo::repository::{Begun, Repository};
-use signing::clock;
 use signing::keys::Passphrase;
 use signing::output::{self, Exit, Refused};
 use signing::release::Version;
 use signing::site::{Site, Trust};
+use signing::{anchor, clock};
 use tempfile::TempDir;
 
 use super::{freshness, pinned_root};
@@ -294,6 +294,12 @@ impl Import {
             list(&summary.releases),
             human(summary.bytes)
         ))?;
+        for (whose, anchor) in [("vendor", &summary.anchor), ("site", &summary.site_anchor)] {
+            if let Some(anchor) = anchor {
+                output::line(&format!("first import: the gateway follows the {whose}'s pinned root from now on"))?;
+                output::line(&format!("  {}: {anchor}", anchor::COMPARE))?;
+            }
+        }
         Ok(Exit::Done)
     }
 }

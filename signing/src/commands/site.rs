@@ -14,7 +14,7 @@ use signing::openpgp::verify_detached;
 use signing::output::{Refused, Usage};
 use signing::secureboot::{Variable, verify_update};
 use signing::site::{Plan, Role, Site, SiteFacts, Trust, init};
-use signing::{clock, output};
+use signing::{anchor, clock, output};
 
 use super::PassphraseArgs;
 
@@ -168,16 +168,20 @@ pub fn new_passphrase(args: &PassphraseArgs) -> Result<Passphrase> {
 struct Shown<'a> {
     directory: &'a Path,
     trust: PathBuf,
+    anchor: String,
     #[serde(flatten)]
     facts: &'a SiteFacts,
 }
 
 fn show(site: &Site, json: bool) -> Result<()> {
     let facts = site.facts();
+    let trust = site.trust_dir();
+    let anchor = anchor::fingerprint(&trust).with_context(|| format!("cannot read {}", trust.display()))?;
     if json {
         return Ok(output::json(&Shown {
             directory: site.directory(),
-            trust: site.trust_dir(),
+            trust,
+            anchor,
             facts,
         })?);
     }
@@ -186,7 +190,8 @@ fn show(site: &Site, json: bool) -> Result<()> {
         facts.name,
         facts.created.format("%Y-%m-%d %H:%M:%S UTC")
     ))?;
-    output::line(&format!("  trust directory  {}", site.trust_dir().display()))?;
+    output::line(&format!("  trust directory  {}", trust.display()))?;
+    output::line(&format!("    {}: {anchor}", anchor::COMPARE))?;
     output::line(&format!(
         "  root threshold   {} of {}",
         facts.threshold,
