@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The command line of `bastide-audit`.
 
-use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,10 +16,11 @@ use crate::facts::{Facts, Live, Recorded, Recorder};
 use crate::profile::{Area, Check, Profile};
 use crate::recipe::{self, Kind};
 use crate::report::byhand::{self, Names};
+use crate::report::text::Shape;
 use crate::report::{Report, Subject, html, text};
-use crate::trace::release::Question;
+use crate::trace::release::{Audited, Question};
 use crate::trace::trust::Trust;
-use crate::trace::{bundle, host, iso, repository};
+use crate::trace::{bundle, host, iso, repository, signed};
 use crate::verdict::Outcome;
 
 /// Audit media, repositories, bundles and hosts: signatures to the pinned root, packages to upstream, hardening.
@@ -38,13 +38,13 @@ Exit status:
   4  nothing failed, but something could not be checked
 
 Examples:
-  Audit an installation image, and make a page for the files:
-    bastide-audit iso bastide-1.0.0.iso --trust trust --html audit.html
+  Verify an installation image, and make a page for the files:
+    bastide-audit verify bastide-1.0.0.iso --trust trust --html audit.html
 
-  Audit what a courier brought before it is imported:
-    bastide-audit bundle update.bundle --trust trust
+  Verify what a courier brought before it is imported:
+    bastide-audit verify update.bundle --trust trust
 
-  Audit the running host and keep the result for a machine:
+  Audit the running host, its hardening too, and keep the result:
     bastide-audit host --json audit.json
 
   Record a host, and audit the recording elsewhere:
@@ -65,21 +65,17 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Audit an ISO image, or the stick that it was written to
+    /// Explain an artifact as a tree, from the pinned root to every file
     ///
-    /// Every file of the image must be metadata that was verified or a target that it names; the ESP's boot image must be
-    /// the installer that the metadata names; there is one other file that may be there, the answer, and it is named.
-    /// X.iso.asc is looked for beside X.iso.
+    /// What it is, is seen from its content: an ISO or the stick that it was written to, a bundle, a repository, or one signed
+    /// file such as 2.root.json with 2.root.json.asc beside it; without a path, the running host. The tree goes from the
+    /// pinned root to every file and boot image, and to upstream's signature on every package. Whatever lies on a medium
+    /// must be accounted for.
     #[command(
-        after_long_help = "Examples:\n  bastide-audit iso bastide-1.0.0.iso --trust trust\n  bastide-audit iso /dev/sdb --trust trust --json -\n"
+        aliases = ["iso", "repo", "bundle"],
+        after_long_help = "Examples:\n  bastide-audit verify bastide-1.0.0.iso --trust trust\n  bastide-audit verify /dev/sdb --trust trust --json -\n  bastide-audit verify /srv/bastide/repo --trust trust --html repo.html\n  bastide-audit verify update.bundle --trust trust\n  bastide-audit verify\n"
     )]
-    Iso(Medium),
-    /// Audit a repository in a directory
-    #[command(after_long_help = "Examples:\n  bastide-audit repo /srv/bastide/repo --trust trust --html repo.html\n")]
-    Repo(Medium),
-    /// Audit a bundle
-    #[command(after_long_help = "Examples:\n  bastide-audit bundle update.bundle --trust trust\n")]
-    Bundle(Medium),
+    Verify(Verify),
     /// Audit the running host, or a recording of one
     ///
     /// Needs root for what only root may read; what cannot be read could not be checked.
@@ -118,9 +114,9 @@ struct Reports {
 }
 
 #[derive(Debug, Args)]
-struct Medium {
-    /// What to audit
-    file: PathBuf,
+struct Verify {
+    /// What to explain; the running host if nothing is given
+    artifact: Option<PathBuf>,
     /// The trust directory that the auditor brought along
     #[arg(long, value_name = "DIR")]
     trust: Option<PathBuf>,
@@ -193,7 +189,7 @@ impl Cli {
     #[must_use]
     pub fn answers_json(&self) -> bool {
         match &self.command {
-            Command::Iso(medium) | Command::Repo(medium) | Command::Bundle(medium) => medium.reports.to_stdout().0,
+            Command::Verify(args) => args.reports.to_stdout().0,
             Command::Host(args) => args.reports.to_stdout().0,
             Command::Recipe(args) => args.json,
             Command::Profile(ProfileCommand::List { json, .. } | ProfileCommand::Explain { json, .. }) => *json,
@@ -225,53 +221,57 @@ impl Reports {
 /// When the audit could not be made at all.
 pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
-        Command::Iso(medium) => {
-            let mut subject = Subject::new("iso", medium.file.display().to_string());
-            let audit = |question: Question<'_>| Ok(iso::iso(&medium.file, question, &mut subject)?);
-            let (audited, trust, at) = ask(&medium, false, audit)?;
-            let report = Report::new(subject, at, audited.sections);
-            finish(report, &trust, &medium.file, &audited.versions, &medium.reports)
-        }
-        Command::Repo(medium) => {
-            let (audited, trust, at) = ask(&medium, true, |question| repository::repository(&medium.file, question))?;
-            let mut subject = Subject::new("repository", medium.file.display().to_string());
-            subject.fact("releases", audited.versions.join(", "));
-            let report = Report::new(subject, at, audited.sections);
-            finish(report, &trust, &medium.file, &audited.versions, &medium.reports)
-        }
-        Command::Bundle(medium) => {
-            let length = fs::metadata(&medium.file)
-                .with_context(|| format!("cannot open {}", medium.file.display()))?
-                .len();
-            let (audited, trust, at) = ask(&medium, false, |question| Ok(bundle::bundle(&medium.file, question)))?;
-            let mut subject = Subject::new("bundle", medium.file.display().to_string());
-            subject.fact("size", crate::trace::bytes(length));
-            subject.fact("releases", audited.versions.join(", "));
-            let report = Report::new(subject, at, audited.sections);
-            finish(report, &trust, &medium.file, &audited.versions, &medium.reports)
-        }
+        Command::Verify(args) => verify(&args),
         Command::Host(args) => run_host(&args),
         Command::Recipe(args) => write_recipe(&args),
         Command::Profile(command) => profile(command),
     }
 }
 
-fn ask<T>(
-    medium: &Medium,
-    complete: bool,
-    audit: impl FnOnce(Question<'_>) -> Result<T>,
-) -> Result<(T, Trust, DateTime<Utc>)> {
-    medium.reports.check()?;
-    let trust = Trust::open(medium.trust.as_deref().unwrap_or(Path::new(TRUST_DIRECTORY)))?;
-    let now = medium.reports.at.unwrap_or_else(clock::now);
-    let audited = audit(Question {
+fn verify(args: &Verify) -> Result<ExitCode> {
+    args.reports.check()?;
+    let trust = Trust::open(args.trust.as_deref().unwrap_or(Path::new(TRUST_DIRECTORY)))?;
+    let now = args.reports.at.unwrap_or_else(clock::now);
+    let Some(artifact) = &args.artifact else {
+        let live = Live::default();
+        let report = Report::new(of_host(&live), now, host::chain(&live, &trust, now));
+        return finish(report, Shape::Tree, &trust, Path::new(""), &[], &args.reports);
+    };
+    let kind = Kind::of(artifact)?;
+    let question = Question {
         trust: &trust,
         now,
-        complete,
+        complete: kind == Kind::Repository,
         upstream: None,
-    })
-    .with_context(|| format!("cannot read {}", medium.file.display()))?;
-    Ok((audited, trust, now))
+    };
+    let mut subject = Subject::new(kind.name(), artifact.display().to_string());
+    let audited = match kind {
+        Kind::Repository => repository::repository(artifact, question),
+        Kind::Bundle => artifact.metadata().map_err(Into::into).map(|file| {
+            subject.fact("size", crate::trace::bytes(file.len()));
+            bundle::bundle(artifact, question)
+        }),
+        Kind::Iso => iso::iso(artifact, question, &mut subject).map_err(Into::into),
+        Kind::File => signed::signed(artifact, question, &mut subject).map(Audited::of),
+    }
+    .with_context(|| format!("cannot read {}", artifact.display()))?;
+    if !audited.versions.is_empty() {
+        subject.fact("releases", audited.versions.join(", "));
+    }
+    let report = Report::new(subject, now, audited.sections);
+    finish(report, Shape::Tree, &trust, artifact, &audited.versions, &args.reports)
+}
+
+/// The host that `facts` shows.
+fn of_host(facts: &dyn Facts) -> Subject {
+    let name = facts.text("/proc/sys/kernel/hostname").ok().flatten();
+    let mut subject = Subject::new("host", name.as_deref().map_or("(unknown)", str::trim));
+    for (label, path) in [("kernel", "/proc/sys/kernel/osrelease"), ("machine", "/etc/machine-id")] {
+        if let Ok(Some(value)) = facts.text(path) {
+            subject.fact(label, value.trim());
+        }
+    }
+    subject
 }
 
 fn run_host(args: &HostArgs) -> Result<ExitCode> {
@@ -279,16 +279,7 @@ fn run_host(args: &HostArgs) -> Result<ExitCode> {
     let profile = Profile::shipped(&args.profile)?;
     let trust = Trust::open(args.trust.as_deref().unwrap_or(Path::new(TRUST_DIRECTORY)))?;
     let now = args.reports.at.unwrap_or_else(clock::now);
-    let audit = |facts: &dyn Facts| {
-        let name = facts.text("/proc/sys/kernel/hostname").ok().flatten();
-        let mut subject = Subject::new("host", name.as_deref().map_or("(unknown)", str::trim));
-        for (label, path) in [("kernel", "/proc/sys/kernel/osrelease"), ("machine", "/etc/machine-id")] {
-            if let Ok(Some(value)) = facts.text(path) {
-                subject.fact(label, value.trim());
-            }
-        }
-        Report::new(subject, now, host::host(facts, &profile, &trust, now))
-    };
+    let audit = |facts: &dyn Facts| Report::new(of_host(facts), now, host::host(facts, &profile, &trust, now));
     let report = match (&args.from, &args.record) {
         (Some(from), _) => {
             let recorded = Recorded::open(from).map_err(|why| anyhow!("{why}"))?;
@@ -311,7 +302,7 @@ fn run_host(args: &HostArgs) -> Result<ExitCode> {
         }
         (None, None) => audit(&Live::default()),
     };
-    finish(report, &trust, Path::new(""), &[], &args.reports)
+    finish(report, Shape::Counts, &trust, Path::new(""), &[], &args.reports)
 }
 
 fn write_recipe(args: &RecipeArgs) -> Result<ExitCode> {
@@ -338,7 +329,14 @@ fn write_recipe(args: &RecipeArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn finish(mut report: Report, trust: &Trust, file: &Path, versions: &[String], reports: &Reports) -> Result<ExitCode> {
+fn finish(
+    mut report: Report,
+    shape: Shape,
+    trust: &Trust,
+    file: &Path,
+    versions: &[String],
+    reports: &Reports,
+) -> Result<ExitCode> {
     for (label, value) in trust.anchors() {
         report.subject.fact(label, value);
     }
@@ -367,7 +365,7 @@ fn finish(mut report: Report, trust: &Trust, file: &Path, versions: &[String], r
         None => {}
     }
     if !json && !page {
-        text::write(&report, &mut io::stdout().lock())?;
+        text::write(&report, shape, &mut io::stdout().lock())?;
     }
     Ok(ExitCode::from(match report.outcome {
         Outcome::Fail => Exit::Refused as u8,

@@ -12,8 +12,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use offline_repo::upstream::Policy;
 use signing::anchor;
+use signing::output::Usage;
 
 use crate::report::byhand::quoted;
+use crate::trace::signed;
 use crate::trace::trust::Trust;
 
 /// Where Debian's package of its keys has them.
@@ -38,6 +40,8 @@ pub enum Kind {
     Bundle,
     /// An installation image, or the stick that it was written to.
     Iso,
+    /// One signed file.
+    File,
 }
 
 impl Kind {
@@ -49,6 +53,9 @@ impl Kind {
         let open = || format!("cannot read {}", artifact.display());
         if artifact.metadata().with_context(open)?.is_dir() {
             return Ok(Self::Repository);
+        }
+        if signed::is_one(artifact)? {
+            return Ok(Self::File);
         }
         let mut head = Vec::new();
         let file = File::open(artifact).with_context(open)?;
@@ -64,15 +71,21 @@ impl Kind {
             Self::Repository => "repository",
             Self::Bundle => "bundle",
             Self::Iso => "iso",
+            Self::File => "file",
         }
     }
 
-    const fn steps(self) -> &'static str {
-        match self {
+    fn steps(self) -> Result<&'static str> {
+        Ok(match self {
             Self::Repository => include_str!("recipe/repository.sh"),
             Self::Bundle => include_str!("recipe/bundle.sh"),
             Self::Iso => include_str!("recipe/iso.sh"),
-        }
+            Self::File => {
+                let what =
+                    "a recipe is for a repository, a bundle or an ISO; one file is checked with gpgv and release.asc";
+                return Err(Usage(what.to_owned()).into());
+            }
+        })
     }
 }
 
@@ -135,7 +148,7 @@ pub fn script(kind: Kind, artifact: &Path, trust: &Trust, upstream: Option<&Poli
             )?;
         }
     }
-    for part in [RELEASE, TRUST, kind.steps()] {
+    for part in [RELEASE, TRUST, kind.steps()?] {
         script += body(part);
     }
     Ok(script)

@@ -184,7 +184,7 @@ fn what_is_no_repository_is_refused_in_a_line() {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("a"), "x").unwrap();
     let said = support::audit([
-        "repo",
+        "verify",
         directory.path().to_str().unwrap(),
         "--trust",
         support::trust().to_str().unwrap(),

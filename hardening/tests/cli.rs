@@ -89,7 +89,7 @@ fn the_exit_code_tells_failed_from_could_not_check() {
 fn a_repository_is_followed_to_every_file() {
     let repo = repository();
     let repo = repo.to_str().unwrap();
-    let said = audit(["repo", repo, "--trust", &trust(), "--json"]).ends(3);
+    let said = audit(["verify", repo, "--trust", &trust(), "--json"]).ends(3);
     for part in Part::ALL {
         said.finding(&format!("target.host/1.0.0/{}", part.file()), "pass");
     }
@@ -107,7 +107,7 @@ fn a_flipped_bit_and_an_extra_file_are_named() {
     fs::write(copy.join("targets/host/1.0.0/<script>"), "x").unwrap();
     let html = directory.path().join("page.html");
     let said = audit([
-        "repo",
+        "verify",
         copy.to_str().unwrap(),
         "--trust",
         &trust(),
@@ -126,7 +126,7 @@ fn a_flipped_bit_and_an_extra_file_are_named() {
 fn an_iso_is_audited_and_a_missing_tool_is_never_a_pass() {
     let directory = tempfile::tempdir().unwrap();
     let iso = support::medium::iso(directory.path(), &repository(), &support::medium::Recipe::default());
-    let arguments = ["iso", iso.to_str().unwrap(), "--trust", &trust(), "--json", "-"];
+    let arguments = ["verify", iso.to_str().unwrap(), "--trust", &trust(), "--json", "-"];
     let said = audit(arguments).ends(3);
     said.finding("medium.slack", "pass");
     said.finding("medium.openpgp", "pass");
@@ -150,19 +150,19 @@ fn an_iso_is_audited_and_a_missing_tool_is_never_a_pass() {
 fn bad_input_is_told_what_to_do() {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name).display().to_string();
-    let said = audit(["iso", &at("no.iso"), "--trust", &trust()]).ends(1);
+    let said = audit(["verify", &at("no.iso"), "--trust", &trust()]).ends(1);
     assert!(said.err.contains("no.iso"), "{}", said.err);
-    let said = audit(["repo", &at("no"), "--trust", &at("trust")]).ends(1);
+    let said = audit(["verify", &at("no"), "--trust", &at("trust")]).ends(1);
     assert!(said.err.contains("--trust"), "{}", said.err);
-    fs::write(at("text"), "not a bundle").unwrap();
-    let said = audit(["bundle", &at("text"), "--trust", &trust(), "--json", "-"]).ends(3);
+    fs::write(at("text.bundle"), "not a bundle").unwrap();
+    let said = audit(["verify", &at("text.bundle"), "--trust", &trust(), "--json", "-"]).ends(3);
     said.finding("bundle", "fail");
     audit(["host", "--from", &at("no"), "--trust", &trust()]).ends(1);
     audit(["host", "--profile", "none", "--trust", &trust()]).ends(1);
-    audit(["iso"]).ends(2);
+    audit(["recipe"]).ends(2);
     audit(["profile", "explain", "NO-01"]).ends(1);
     let said = audit([
-        "repo",
+        "verify",
         repository().to_str().unwrap(),
         "--trust",
         &trust(),
@@ -177,9 +177,9 @@ fn bad_input_is_told_what_to_do() {
 fn who_asked_for_json_is_told_a_failure_in_json() {
     let directory = tempfile::tempdir().unwrap();
     let empty = directory.path().to_str().unwrap();
-    let said = audit(["repo", empty, "--trust", &trust(), "--json"]).ends(3);
+    let said = audit(["verify", empty, "--trust", &trust(), "--json"]).ends(3);
     assert_eq!(said.json()["kind"], "refused");
-    let said = audit(["iso", "/nowhere.iso", "--trust", &trust(), "--json", "-"]).ends(1);
+    let said = audit(["verify", "/nowhere.iso", "--trust", &trust(), "--json", "-"]).ends(1);
     assert_eq!(
         (&said.json()["kind"], &said.json()["exit"]),
         (&"failed".into(), &1.into())
@@ -190,7 +190,7 @@ fn who_asked_for_json_is_told_a_failure_in_json() {
     // A report that goes to a file leaves standard output to people.
     let file = directory.path().join("a.json");
     let said = audit([
-        "iso",
+        "verify",
         "/nowhere.iso",
         "--trust",
         &trust(),
@@ -216,7 +216,7 @@ fn the_page_can_go_to_standard_output_alone() {
 fn the_steps_by_hand_can_be_typed_as_they_are() {
     let bench = bench();
     let run = |line: &str| Said::of(common::command(PROGRAM, bench.path(), line));
-    for (line, name) in [("repo repository", "repository/metadata"), ("iso x.iso", "x.iso")] {
+    for (line, name) in [("verify repository", "repository/metadata"), ("verify x.iso", "x.iso")] {
         let report = run(&format!("{line} --trust trust --json -")).json();
         let text = report["by_hand"].to_string();
         let place = bench.path().join(name).display().to_string();
@@ -250,14 +250,14 @@ fn what_is_told_fits_a_terminal() {
     let bench = bench();
     let run = |line: &str| Said::of(common::command(PROGRAM, bench.path(), line)).out;
     let checks = audit(["profile", "list", "base", "--json"]).ends(0).json();
-    let mut told = vec![run("profile list base"), run("repo repository --trust trust")];
+    let mut told = vec![run("profile list base"), run("verify repository --trust trust")];
     for check in checks.as_array().unwrap() {
         told.push(run(&format!("profile explain {}", check["id"].as_str().unwrap())));
     }
     fs::write(bench.path().join("repository/targets/stray"), "x").unwrap();
-    told.push(run("repo repository --trust trust --at 2090-01-01T00:00:00Z"));
+    told.push(run("verify repository --trust trust --at 2090-01-01T00:00:00Z"));
     for line in told.iter().flat_map(|text| text.lines()) {
-        let words = line.split_whitespace().count();
+        let words = line.split_whitespace().filter(|word| *word != "│").count();
         assert!(line.chars().count() <= 80 || words == 1, "{line}");
     }
 }
@@ -287,7 +287,7 @@ fn a_recipe_shows_the_root_of_trust_that_every_report_shows() {
     assert_eq!(run("recipe repository --trust trust").ok(), script);
     assert!(run("recipe repository --trust trust --out x.sh").ok().contains(root));
     assert_eq!(fs::read_to_string(bench.path().join("x.sh")).unwrap(), script);
-    assert!(run("repo repository --trust trust").ends(3).out.contains(root));
+    assert!(run("verify repository --trust trust").ends(3).out.contains(root));
     run("recipe none --trust trust").fails(1, &["none"]);
     // Another trust directory than the one it was written for is refused before anything else, and a missing tool is named.
     fs::write(bench.path().join("trust/root.json"), "{}").unwrap();
@@ -311,16 +311,16 @@ fn cut_and_foreign_media_fail_and_are_named() {
     let whole = fs::read(bench.path().join("x.iso")).unwrap();
     for cut in common::cuts(&whole, 4096) {
         fs::write(bench.path().join("cut.iso"), cut).unwrap();
-        let said = run("iso cut.iso --trust trust --json -").ends(3);
+        let said = run("verify cut.iso --trust trust --json -").ends(3);
         assert!(!said.failures().is_empty());
     }
     fs::write(bench.path().join("cut.iso"), vec![0xff; 1 << 20]).unwrap();
-    run("iso cut.iso --trust trust").ends(3);
-    run("iso trust --trust trust").ends(4);
+    run("verify cut.iso --trust trust").ends(3);
+    run("verify trust --trust trust").fails(3, &["no repository"]);
     fs::write(bench.path().join("trust/root.json"), "{").unwrap();
-    assert!(run("iso x.iso --trust trust").ends(3).out.contains("trust.root"));
+    assert!(run("verify x.iso --trust trust").ends(3).out.contains("trust.root"));
     fs::remove_file(bench.path().join("trust/root.json")).unwrap();
-    run("iso x.iso --trust trust").fails(1, &["root.json"]);
+    run("verify x.iso --trust trust").fails(1, &["root.json"]);
 }
 
 #[test]
@@ -405,7 +405,7 @@ fn no_permission_is_named() {
     close("x.iso");
     fails("iso x.iso --trust trust", &["x.iso", "Permission denied"]);
     close("repository");
-    assert_ne!(run("repo repository --trust trust").unwrap().code, Some(0));
+    assert_ne!(run("verify repository --trust trust").unwrap().code, Some(0));
     close("trust/root.json");
     fails("host --from host --trust trust", &["root.json", "Permission denied"]);
 }

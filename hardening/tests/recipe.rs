@@ -8,8 +8,8 @@ mod support;
 use std::fs;
 use std::path::Path;
 
-use offline_repo::export::{Selection, export};
-use offline_repo::import::{Mode, import};
+use offline_repo::export::{Roots, Selection, export};
+use offline_repo::import::{Believed, Mode, import};
 use offline_repo::repository::Repository;
 use signing::clock::now;
 use signing::release::Part;
@@ -233,13 +233,25 @@ fn on_every_bundle_both_agree() {
     let root = fs::read(support::trust().join("root.json")).unwrap();
     let place = world.directory.path().join("x.bundle");
     let repository = Repository::open(&world.repository()).unwrap();
-    export(&repository, &root, &Selection::Newest, 1, &place, &mut |_, _| ()).unwrap();
+    export(
+        &repository,
+        &Roots::vendor(root),
+        &Selection::Newest,
+        1,
+        &place,
+        &mut |_, _| (),
+    )
+    .unwrap();
     let by = Judge::default();
     table.judge("as exported", &place, PASS, &by);
     let gateway = world.directory.path().join("gateway");
     let trust = signing::site::Trust::open(&support::trust()).unwrap();
     let taken = Repository::create(&gateway).unwrap();
-    import(&place, &taken, &trust, now(), Mode::Write, &mut |_, _| ()).unwrap();
+    let believed = Believed {
+        vendor: trust,
+        site: None,
+    };
+    import(&place, &taken, &believed, now(), Mode::Write, &mut |_, _| ()).unwrap();
     table.judge("a gateway", &gateway, PASS, &by);
     fs::copy(
         common::other_site().join("trust/root.json"),

@@ -22,7 +22,8 @@ use signing::output::Refused;
 use signing::release::{Custom, MAX_BOOT_IMAGE, Version};
 use signing::site::Trust;
 use signing::tuf::{
-    Client, Datastore, DirectorySource, Limits, Memory, MultiClient, Offer, Source, Stores, Trail, TufError, VerifiedTarget,
+    Client, Datastore, DirectorySource, Limits, Memory, MultiClient, Offer, Source, Stores, Trail, TufError,
+    VerifiedTarget,
 };
 
 use crate::bundle::BundleSource;

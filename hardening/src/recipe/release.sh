@@ -134,6 +134,19 @@ trusts() {
 # keys FILE: the fingerprints of certificates.
 keys() { gpg --homedir "$WORK" --show-keys --with-colons "$1" 2>/dev/null | awk -F : '$1 == "fpr" { print $10 }'; }
 
+# seconded LIST: where sqv is installed it must agree. It knows detached signatures alone, so text and signature are taken
+# apart as RFC 9580, section 7 says: dashes unescaped, no blanks at the ends of lines, no end of line before the signature.
+seconded() {
+    command -v sqv >/dev/null || return 0
+    rm -f "$WORK/list.text" "$WORK/list.asc"
+    awk -v text="$WORK/list.text" -v asc="$WORK/list.asc" '
+        /^-----BEGIN PGP SIGNATURE-----/ { signature = 1 }
+        signature { print >asc; next }
+        body { sub(/^- /, ""); sub(/[ \t\r]+$/, ""); printf "%s%s", end, $0 >text; end = "\n" }
+        /^$/ { body = 1 }' "$1"
+    sqv --keyring "$WORK/upstream.gpg" "$WORK/list.asc" "$WORK/list.text" >/dev/null 2>&1
+}
+
 packages() {
     chapter "Packages, back to upstream's signature"
     any=0
@@ -156,6 +169,7 @@ packages() {
             gpgv --keyring "$WORK/upstream.gpg" --status-fd 3 --output "$WORK/upstream/$list.body" "$WORK/upstream/$list" \
                 3>"$WORK/status" 2>/dev/null
             good "$WORK/status" >"$WORK/upstream/$list.keys"
+            seconded "$WORK/upstream/$list" || : >"$WORK/upstream/$list.keys"
         done <"$WORK/lists"
         # Proves: signed list -> Packages.xz -> every package of the manifest -> bill of materials.
         $PYTHON -I "$WORK/packages.py" "$WORK/upstream" "$bill" "$SIGNERS" >"$WORK/said" 2>&1

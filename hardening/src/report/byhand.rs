@@ -6,6 +6,7 @@ use std::path::Path;
 use signing::output::shell_word;
 
 use super::{ByHand, Report};
+use crate::trace::signed::signature_of;
 
 /// The names that the commands have in them.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +43,7 @@ pub fn add(report: &mut Report, names: &Names<'_>) {
     let digests = "for f in targets/host/*/*; do echo \"$(basename $f | cut -d. -f1)  $f\"; done | sha256sum -c";
     match report.subject.kind.as_str() {
         "iso" => {
-            let signature = quoted(Path::new(&format!("{}.asc", names.file.display())));
+            let signature = quoted(&signature_of(names.file));
             steps.push(step(
                 "The whole image",
                 HERE,
@@ -81,6 +82,11 @@ pub fn add(report: &mut Report, names: &Names<'_>) {
                 digests.to_owned(),
             ],
         )),
+        "file" => {
+            let signature = quoted(&signature_of(names.file));
+            let commands = vec![format!("gpg --verify {signature} {file}")];
+            steps.push(step("The release key's signature", HERE, commands));
+        }
         _ => steps.push(step(
             "What runs",
             HOST,
@@ -96,7 +102,7 @@ pub fn add(report: &mut Report, names: &Names<'_>) {
             .to_vec(),
         )),
     }
-    if report.subject.kind != "host" {
+    if !matches!(report.subject.kind.as_str(), "host" | "file") {
         steps.push(step(
             "Secure Boot signatures",
             HERE,
@@ -121,6 +127,7 @@ pub fn add(report: &mut Report, names: &Names<'_>) {
              measured into the TPM is the way to know, and is not read here.",
             "Guests, firmware, and the hardware.",
         ]),
+        "file" => limits.push("What the file is for: a signature says who, and not what."),
         _ => limits.extend([
             "That the binaries in Debian's packages were built from their sources: upstream's signature is where this proof ends.",
             "Contents of free clusters on the EFI system partition, other than through the signature over the whole image.",

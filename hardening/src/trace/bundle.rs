@@ -22,7 +22,7 @@ pub fn bundle(path: &Path, question: Question<'_>) -> Audited {
                 "The archive and what it says of itself.",
                 vec![finding],
             );
-            return Audited::stopped(section);
+            return Audited::of(vec![section]);
         }
     };
     let mut inventory = Inventory::default();

@@ -30,9 +30,29 @@ const DATABASES: [(&str, &str, &str); 3] = [
     ("db", "db.der", "d719b2cb-3d3a-4596-a3bc-dad00e67656f"),
 ];
 
-/// Audits the host that `facts` shows.
+/// Audits the host that `facts` shows: what it trusts and runs, and how it is hardened.
 #[must_use]
 pub fn host(facts: &dyn Facts, profile: &Profile, trust: &Trust, now: DateTime<Utc>) -> Vec<Section> {
+    let mut sections = chain(facts, trust, now);
+    sections.push(Section::new(
+        "profile",
+        &format!("Hardening profile: {}", profile.title),
+        &profile.about,
+        crate::check::run(profile, facts),
+    ));
+    sections.push(Section::new(
+        "drift",
+        "Drift: what differs from the signed image in /etc",
+        "Every change to /etc since the installation is a file in one directory. Files that every host has of its own pass; \
+         what decides over access or code fails; a person has to read the rest.",
+        drift::findings(facts, &profile.drift),
+    ));
+    sections
+}
+
+/// From the root hash that runs to the pinned root.
+#[must_use]
+pub fn chain(facts: &dyn Facts, trust: &Trust, now: DateTime<Utc>) -> Vec<Section> {
     let mut sections = vec![trust.section(now)];
     let names = facts.list(DATASTORE);
     let stored = Stored {
@@ -77,6 +97,11 @@ pub fn host(facts: &dyn Facts, profile: &Profile, trust: &Trust, now: DateTime<U
         "The running root file system is a signed release",
         running(facts, &followed.targets),
     )];
+    findings.push(Finding::not_applicable(
+        "running.packages",
+        "Packages, back to upstream's signature",
+        "a host does not keep upstream's lists: verify the repository or the bundle that carries its release",
+    ));
     findings.extend(image_trust(facts, trust, &followed.trail.files));
     findings.extend(firmware(facts, trust));
     findings.extend(esp(facts, trust, &followed.targets));
@@ -85,19 +110,6 @@ pub fn host(facts: &dyn Facts, profile: &Profile, trust: &Trust, now: DateTime<U
         "What runs",
         "The root file system, the boot images on the disk and the firmware's key databases, each against what was signed.",
         findings,
-    ));
-    sections.push(Section::new(
-        "profile",
-        &format!("Hardening profile: {}", profile.title),
-        &profile.about,
-        crate::check::run(profile, facts),
-    ));
-    sections.push(Section::new(
-        "drift",
-        "Drift: what differs from the signed image in /etc",
-        "Every change to /etc since the installation is a file in one directory. Files that every host has of its own pass; \
-         what decides over access or code fails; a person has to read the rest.",
-        drift::findings(facts, &profile.drift),
     ));
     sections
 }

@@ -101,7 +101,7 @@ pub fn iso(path: &Path, question: Question<'_>, subject: &mut Subject) -> io::Re
         Err(error) => {
             let finding = Finding::new("medium.iso", "The file is an ISO 9660 image", of_medium(&error));
             let section = Section::new("medium", "Medium", "What the medium is.", vec![finding]);
-            return Ok(Audited::stopped(section));
+            return Ok(Audited::of(vec![section]));
         }
     };
     findings.push(if volume.label == LABEL {

@@ -13,6 +13,7 @@ mod packages;
 pub mod release;
 pub mod repository;
 mod sbom;
+pub mod signed;
 mod stored;
 pub mod trust;
 mod tuf;

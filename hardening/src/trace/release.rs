@@ -69,10 +69,10 @@ pub struct Audited {
 }
 
 impl Audited {
-    /// An audit that ended before anything could be followed.
-    pub(super) fn stopped(section: Section) -> Self {
+    /// An audit of what carries no release, or that ended before anything could be followed.
+    pub(crate) fn of(sections: Vec<Section>) -> Self {
         Self {
-            sections: vec![section],
+            sections,
             ..Self::default()
         }
     }

@@ -98,6 +98,7 @@ impl Table {
             Kind::Repository => repository::repository(artifact, question).unwrap(),
             Kind::Bundle => bundle::bundle(artifact, question),
             Kind::Iso => iso::iso(artifact, question, &mut subject).unwrap(),
+            Kind::File => panic!("there is no recipe for one file"),
         };
         let report = Report::new(subject, at, audited.sections);
         let ours = match report.outcome {

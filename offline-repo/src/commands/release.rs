@@ -296,7 +296,9 @@ impl Import {
         ))?;
         for (whose, anchor) in [("vendor", &summary.anchor), ("site", &summary.site_anchor)] {
             if let Some(anchor) = anchor {
-                output::line(&format!("first import: the gateway follows the {whose}'s pinned root from now on"))?;
+                output::line(&format!(
+                    "first import: the gateway follows the {whose}'s pinned root from now on"
+                ))?;
                 output::line(&format!("  {}: {anchor}", anchor::COMPARE))?;
             }
         }
