@@ -83,7 +83,7 @@ impl Gateway {
             vendor: signing::site::Trust::open(&support::trust()).unwrap(),
             site: None,
         };
-        import(&bundle, &gateway, &believed, now(), Mode::Write, &mut |_, _| ()).unwrap();
+        import(&bundle, &gateway, &believed, now(), None, Mode::Write, &mut |_, _| ()).unwrap();
     }
 
     fn audit(&self) -> Report {

@@ -11,6 +11,7 @@ use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 use serde::Serialize;
 use signing::output::{self, Exit};
+use signing::tuf::Waiver;
 
 use crate::confirm::{self, Guarded};
 use crate::events::{Event, Phase};
@@ -19,7 +20,8 @@ use crate::health::{self, Config, Health};
 use crate::layout::GUEST_DIRECTORY;
 use crate::machine::Machine;
 use crate::status;
-use crate::update::{self, Depth, Origin, Outcome, Step};
+use crate::timekeeping::TimeStatus;
+use crate::update::{self, Depth, Order, Origin, Outcome, Step};
 
 /// Looks after one host: its slots, updates, health and guests.
 #[derive(Debug, Parser)]
@@ -34,6 +36,7 @@ Examples:
   bastide-host status
   bastide-host update /mnt/release-1.1.0.bundle --dry-run
   bastide-host update --device /dev/sdb --reboot
+  bastide-host time
   bastide-host rollback --reboot
   bastide-host guest run tiny
 
@@ -60,7 +63,8 @@ enum Command {
     /// the site's Secure Boot certificate. The next start tries the release once;
     /// it is kept only if the host becomes healthy.
     #[command(after_long_help = "Examples:\n  bastide-host update release.bundle\n  \
-        bastide-host update release.bundle --dry-run --json\n  bastide-host update --device /dev/sdb1 --reboot")]
+        bastide-host update release.bundle --dry-run --json\n  bastide-host update --device /dev/sdb1 --reboot\n  \
+        bastide-host update release.bundle --waiver waiver.json")]
     Update {
         /// The bundle. Without it a stick labelled BASTIDE-BDL is looked for.
         #[arg(conflicts_with = "device")]
@@ -68,6 +72,9 @@ enum Command {
         /// Take the one bundle on the file system of this device.
         #[arg(long, value_name = "DEVICE")]
         device: Option<PathBuf>,
+        /// Take stale metadata that this waiver of the site's custodians names.
+        #[arg(long, value_name = "FILE")]
+        waiver: Option<PathBuf>,
         /// Verify everything and write nothing.
         #[arg(long)]
         dry_run: bool,
@@ -77,6 +84,19 @@ enum Command {
         /// Restart into the release when it is installed.
         #[arg(long, conflicts_with = "dry_run")]
         reboot: bool,
+    },
+    /// Shows what time the host reckons with, and why.
+    ///
+    /// A clock that is behind what signed metadata and the host's own running
+    /// time show is not believed. Waivers that were used are listed.
+    #[command(after_long_help = "Examples:\n  bastide-host time\n  bastide-host time --json")]
+    Time {
+        /// Record how far the time has come. Run by bastide-time.service.
+        #[arg(long)]
+        record: bool,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Keeps the running release if the host is healthy.
     #[command(after_long_help = "Examples:\n  bastide-host confirm\n  bastide-host confirm --wait 120 --json")]
@@ -193,6 +213,7 @@ pub fn run(args: Args) -> Result<Exit> {
         Command::Update {
             bundle,
             device,
+            waiver,
             dry_run,
             json,
             reboot,
@@ -203,11 +224,20 @@ pub fn run(args: Args) -> Result<Exit> {
                 (None, None) => Origin::Search,
             };
             let depth = if dry_run { Depth::VerifyOnly } else { Depth::Install };
-            let outcome = run_update(&machine, &origin, depth, json)?;
+            let waiver = waiver.as_deref().map(Waiver::load).transpose()?;
+            let outcome = run_update(&machine, &origin, Order { depth, waiver }, json)?;
             if reboot && matches!(outcome, Outcome::OnTrial { .. }) {
                 confirm::restart()?;
             }
             Ok(Exit::Done)
+        }
+        Command::Time { record, json } => {
+            let time = if record {
+                TimeStatus::record(&machine)?
+            } else {
+                TimeStatus::read(&machine)?
+            };
+            print(json, &time, &time.lines().join("\n"))
         }
         Command::Confirm { wait, json } => {
             let confirmed = confirm::confirm(&machine, Duration::from_secs(wait), || look(&machine))?;
@@ -281,7 +311,7 @@ fn show_status(machine: &Machine, json: bool) -> Result<Exit> {
     Ok(Exit::CouldNotCheck)
 }
 
-fn run_update(machine: &Machine, origin: &Origin, depth: Depth, json: bool) -> Result<Outcome> {
+fn run_update(machine: &Machine, origin: &Origin, order: Order, json: bool) -> Result<Outcome> {
     if let Origin::File(path) = origin {
         may_be_bundle(path)?;
     }
@@ -298,7 +328,7 @@ fn run_update(machine: &Machine, origin: &Origin, depth: Depth, json: bool) -> R
         }
         Ok(())
     };
-    let outcome = update::update(machine, offer, depth, &mut show)?;
+    let outcome = update::update(machine, offer, order, &mut show)?;
     if json {
         let _ = output::line(&serde_json::to_string(&outcome)?);
     } else {

@@ -17,4 +17,5 @@ pub mod probe;
 pub mod record;
 pub mod slots;
 pub mod status;
+pub mod timekeeping;
 pub mod update;

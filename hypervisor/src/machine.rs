@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use chrono::{DateTime, Utc};
 use nix::sys::stat::{major, minor, stat};
+use signing::clock::{self, Reading};
 use signing::digest::{Sha256, read_bounded};
 use signing::release::ROOT_HASH_PARAMETER;
 use signing::site::TRUST_DIRECTORY;
@@ -39,6 +40,8 @@ pub struct Machine {
     pub health_config: PathBuf,
     /// A directory in memory for mount points.
     pub run: PathBuf,
+    /// What the machine says of the time.
+    pub clock: fn() -> Reading,
 }
 
 impl Default for Machine {
@@ -56,6 +59,7 @@ impl Default for Machine {
             health_checks: "/etc/bastide/health.d".into(),
             health_config: "/etc/bastide/health.toml".into(),
             run: "/run/bastide".into(),
+            clock: clock::read,
         }
     }
 }

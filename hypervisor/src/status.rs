@@ -18,6 +18,7 @@ use crate::layout::{ImageRelease, Slot};
 use crate::machine::Machine;
 use crate::probe::{self, Answer, SecureBoot, Xen};
 use crate::slots::{Held, Slots, State};
+use crate::timekeeping::TimeStatus;
 
 /// One slot as the record and the partition table show it.
 #[derive(Debug, Serialize)]
@@ -91,6 +92,8 @@ pub struct Status {
     pub lockdown: Option<String>,
     /// The firmware's boot entries.
     pub boot: Option<Entries>,
+    /// The time that is reckoned with, and the waivers that were used; absent where there is no datastore.
+    pub time: Option<TimeStatus>,
     /// Health.
     pub health: Health,
     /// The installer's record.
@@ -127,6 +130,7 @@ pub fn collect(machine: &Machine) -> Status {
         .map_err(&mut note)
         .ok();
     let boot = Firmware::new(&machine.efibootmgr).read().map_err(&mut note).ok();
+    let time = TimeStatus::read(machine).map_err(&mut note).ok();
     let mut said = |answer| match answer {
         Answer::Said(text) => text,
         Answer::Failed(why) | Answer::Missing(why) => {
@@ -172,6 +176,7 @@ pub fn collect(machine: &Machine) -> Status {
             .ok()
             .and_then(|text| probe::lockdown(&text)),
         boot,
+        time,
         health: health::examine(machine),
         install_record: InstallRecord {
             present: machine.state.join("install-record.json").exists(),
@@ -288,6 +293,9 @@ impl Status {
                 (false, _) => "no install record".to_string(),
             },
         );
+        for (place, line) in self.time.iter().flat_map(TimeStatus::lines).enumerate() {
+            row(if place == 0 { "time" } else { "" }, line);
+        }
         row(
             "health",
             if self.health.healthy {

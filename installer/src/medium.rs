@@ -95,9 +95,10 @@ impl Medium {
         let built = image
             .as_ref()
             .and_then(|image| DateTime::from_timestamp(i64::try_from(image.built).ok()?, 0));
-        let now = store.effective_now(clock::now(), built)?;
+        let time = store.time(&clock::read(), built)?;
+        let now = time.now();
         let source = DirectorySource::new(&metadata, &self.targets);
-        let mut client = Client::open(store, source, Limits::default(), now)?;
+        let mut client = Client::open(store, source, Limits::default(), time)?;
         client.refresh().context("cannot trust the medium's metadata")?;
         let signers = self.openpgp(&metadata, client.trail(), now)?;
         let anchor = anchor::fingerprint(&self.trust)

@@ -179,8 +179,9 @@ fn verify(
     // What the gateway remembers holds, and an approval teaches it nothing.
     let place = repository.root().join(DATASTORE);
     let (memory, _) = Datastore::rehearse(&place, &options.vendor.root()?)?;
-    let now = memory.effective_now(options.now, None)?;
-    let mut client = Client::open(memory, repository.source(), Limits::default(), now)?;
+    let time = memory.time(&options.now.into(), None)?;
+    let now = time.now();
+    let mut client = Client::open(memory, repository.source(), Limits::default(), time)?;
     client.refresh()?;
     let targets = client.targets()?;
     let held = |target: &VerifiedTarget| repository.target(&client.path(target)).is_file();

@@ -16,14 +16,15 @@ use anyhow::{Context, Result, anyhow};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use signing::anchor;
+use signing::clock::Reading;
 use signing::digest::Sha256;
 use signing::openpgp;
 use signing::output::Refused;
 use signing::release::{Custom, MAX_BOOT_IMAGE, Version};
 use signing::site::Trust;
 use signing::tuf::{
-    Client, Datastore, DirectorySource, Limits, Memory, MultiClient, Offer, Source, Stores, Trail, TufError,
-    VerifiedTarget,
+    Client, Datastore, DirectorySource, Limits, Memory, MultiClient, Offer, Source, Stores, Time, Trail, TufError,
+    VerifiedTarget, Waiver,
 };
 
 use crate::bundle::BundleSource;
@@ -42,6 +43,12 @@ pub struct Summary {
     pub releases: Vec<Version>,
     /// Those of them that were not there before.
     pub new: Vec<Version>,
+    /// The roles whose metadata is stale, and was taken by a waiver of the site.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub waived: Vec<String>,
+    /// What is wrong with the gateway's clock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clock: Option<String>,
     /// Bytes of the targets that were verified and written.
     pub bytes: u64,
     /// The version of the timestamp that is trusted now.
@@ -86,7 +93,7 @@ struct Remembered {
 struct Opened {
     stores: Stores,
     signatures: Signatures,
-    now: DateTime<Utc>,
+    time: Time,
     anchor: Option<String>,
     site_anchor: Option<String>,
 }
@@ -129,17 +136,17 @@ fn stores(
     repository: &Repository,
     believed: &Believed,
     offer: &mut Offer<BundleSource>,
-    clock: DateTime<Utc>,
+    clock: &Reading,
     mode: Mode,
 ) -> Result<Opened> {
     let mut signatures = Signatures::new();
     let mut vendor = Remembered::rehearse(repository.root().join(DATASTORE), &believed.vendor)?;
-    let mut now = vendor.rehearsal.effective_now(clock, None)?;
+    let mut now = vendor.rehearsal.time(clock, None)?.now();
     let mut site = match &believed.site {
         None => None,
         Some(trust) => {
             let site = Remembered::rehearse(repository.site().join(DATASTORE), trust)?;
-            now = site.rehearsal.effective_now(now, None)?;
+            now = now.max(site.rehearsal.time(clock, None)?.now());
             let offered = offer.site.as_mut().ok_or(TufError::NoSite)?;
             signatures.append(&mut check_roots(offered, trust, now)?);
             Some(site)
@@ -148,23 +155,24 @@ fn stores(
     signatures.append(&mut check_roots(&mut offer.vendor, &believed.vendor, now)?);
     let (anchor, site_anchor) = (vendor.anchor.take(), site.as_mut().and_then(|site| site.anchor.take()));
     let vendor = vendor.open(mode)?;
-    let stores = match site {
+    let mut stores = match site {
         None => Stores::Vendor(vendor),
         Some(site) => Stores::Both {
             vendor,
             site: site.open(mode)?,
         },
     };
+    let time = stores.time(clock, None)?;
     Ok(Opened {
         stores,
         signatures,
-        now,
+        time,
         anchor,
         site_anchor,
     })
 }
 
-/// Imports. `tell` is called with bytes verified and bytes in all.
+/// Imports, stale metadata with the site's waiver only. `tell` is called with bytes verified and bytes in all.
 ///
 /// # Errors
 /// [`Refused`] or a refusal of the TUF client in the chain when the bundle is doubtful; else when something could not be
@@ -173,7 +181,8 @@ pub fn import(
     bundle: &Path,
     repository: &Repository,
     believed: &Believed,
-    clock: DateTime<Utc>,
+    clock: impl Into<Reading>,
+    waiver: Option<Waiver>,
     mode: Mode,
     tell: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary> {
@@ -189,19 +198,21 @@ pub fn import(
     let Opened {
         stores,
         signatures,
-        now,
+        time,
         anchor,
         site_anchor,
-    } = stores(repository, believed, &mut offer, clock, mode)?;
+    } = stores(repository, believed, &mut offer, &clock.into(), mode)?;
     let carried = offer.vendor.target_paths();
     let promised = offer.vendor.manifest().releases.clone();
 
-    let mut client = MultiClient::open(stores, offer, Limits::default(), now)?;
+    let mut client = MultiClient::open(stores, offer, Limits::default(), time.with_waiver(waiver))?;
     client.refresh()?;
-    let as_of = client.trails().vendor.now;
+    let as_of = client.vendor().time().clone();
     not_older(repository, &believed.vendor, client.vendor().source(), as_of)?;
     let targets = client.targets()?;
     let trails = client.trails();
+    let waived = client.waived().map(|used| used.lifted.keys().cloned().collect());
+    let clock = client.time().complaint();
     let (vendor, site) = client.sources();
     let metadata = metadata(vendor, &trails.vendor, &signatures)?;
     let site = match (site, &trails.site) {
@@ -286,6 +297,8 @@ pub fn import(
             .copied()
             .collect(),
         releases: promised,
+        waived: waived.unwrap_or_default(),
+        clock,
         bytes: total,
         anchor,
         site_anchor,
@@ -362,7 +375,7 @@ fn check_boot_image<S: Source>(client: &mut Client<S>, target: &VerifiedTarget, 
 
 /// What the repository serves already must not become older, even where its memory was lost or somebody else wrote it: it is
 /// followed as if it were the memory. So a root that replaces stolen keys also undoes what they signed (5.3.11).
-fn not_older<S: Source>(repository: &Repository, trust: &Trust, bundle: &mut S, now: DateTime<Utc>) -> Result<()> {
+fn not_older<S: Source>(repository: &Repository, trust: &Trust, bundle: &mut S, time: Time) -> Result<()> {
     let served = DirectorySource::below(repository.root());
     let memory = Datastore::ephemeral(&trust.root()?)?;
     // At the beginning of time nothing has expired.
@@ -372,7 +385,7 @@ fn not_older<S: Source>(repository: &Repository, trust: &Trust, bundle: &mut S, 
         Err(error) if !error.is_refusal() => return Err(error.into()),
         _ => {}
     }
-    let mut client = Client::open(client.into_datastore(), bundle, Limits::default(), now)?;
+    let mut client = Client::open(client.into_datastore(), bundle, Limits::default(), time)?;
     client.refresh().with_context(|| {
         let place = repository.root().display();
         format!("the repository {place} serves something else")

@@ -8,6 +8,7 @@ mod site;
 #[cfg(feature = "pkcs11")]
 mod token;
 mod verify;
+mod waiver;
 
 use std::path::{Path, PathBuf};
 
@@ -82,6 +83,18 @@ Examples:
     Encrypt(secret::Encrypt),
     /// Decrypt what was encrypted to the site
     Decrypt(secret::Decrypt),
+    /// Let hosts take stale metadata until a date
+    #[command(
+        subcommand,
+        after_long_help = "\
+A waiver is signed by as many root keys as a root is, names the very files that
+it lifts, and ends by itself. Hosts take it with `bastide-host update --waiver`.
+
+Examples:
+  bastide-sign waiver show waiver.json --root site/trust/root.json
+  bastide-sign waiver sign waiver.json --root site/trust/root.json --dry-run"
+    )]
+    Waiver(waiver::WaiverCommand),
     /// Verify signatures; no key is needed
     #[command(
         subcommand,
@@ -147,6 +160,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Secureboot(command) => sign::secure_boot(command),
         Command::Encrypt(args) => secret::encrypt(args),
         Command::Decrypt(args) => secret::decrypt(args),
+        Command::Waiver(command) => waiver::run(command),
         Command::Verify(command) => verify::run(command),
     }
 }

@@ -46,8 +46,8 @@ impl Itself {
             Go::Take => Datastore::open(&self.at("store"))?,
             Go::Look => Datastore::rehearse(&self.at("store"), root)?.0,
         };
-        let now = store.effective_now(now(), None)?;
-        let mut client = Client::open(store, DirectorySource::below(laid.path()), Limits::default(), now)?;
+        let time = store.time(&now().into(), None)?;
+        let mut client = Client::open(store, DirectorySource::below(laid.path()), Limits::default(), time)?;
         client.refresh()?;
         let release = newest(offered(&client.targets()?)?, "stable").unwrap();
         release.require(&Part::ALL)?;

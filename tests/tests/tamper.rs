@@ -106,6 +106,6 @@ fn a_foreign_boot_image_is_signed_as_it_must_be_but_for_the_stranger() {
         vendor: Trust::open(&site.trust_dir()).unwrap(),
         site: None,
     };
-    let error = import(&bundle, &gateway, &believed, now(), Mode::DryRun, &mut |_, _| ()).unwrap_err();
+    let error = import(&bundle, &gateway, &believed, now(), None, Mode::DryRun, &mut |_, _| ()).unwrap_err();
     assert!(format!("{error:#}").contains("(db)"), "{error:#}");
 }

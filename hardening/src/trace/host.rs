@@ -7,12 +7,14 @@ use signing::release::{Custom, Part};
 use signing::secureboot::{Certificate, SignatureList};
 use signing::site::TRUST_DIRECTORY;
 use signing::tuf::VerifiedTarget;
+use signing::tuf::time::waiver::USES;
 use signing::tuf::trail::TrailFile;
 
 use super::baked;
 use super::stored::Stored;
 use super::trust::Trust;
 use super::tuf::{Roots, follow};
+use super::waivers;
 use crate::check::{drift, running_root_hash};
 use crate::facts::{Facts, Kind, Known, Unknown, Walk};
 use crate::profile::Profile;
@@ -78,7 +80,21 @@ pub fn chain(facts: &dyn Facts, trust: &Trust, now: DateTime<Utc>) -> Vec<Sectio
             .collect()
     };
     let signatures = match names {
-        Ok(Some(_)) => vec![followed.tree(&mut leaves), followed.freshness(now, false)],
+        Ok(Some(names)) => {
+            let read = |name: &str| {
+                let found = facts.read(&format!("{DATASTORE}/{name}"));
+                found.map_err(|Unknown(why)| why)
+            };
+            let mut findings = vec![followed.tree(&mut leaves), followed.freshness(now, false)];
+            // Of a record that is not listed nobody need be asked.
+            let record = names.iter().find(|name| *name == USES);
+            let record = record.map_or(Ok(None), |name| read(name));
+            findings.extend(waivers::findings(
+                record,
+                &followed.roots(&trust.root, read("root.json")),
+            ));
+            findings
+        }
         Ok(None) => vec![Finding::unknown(
             "datastore",
             "The host's trust record",

@@ -11,12 +11,13 @@ use std::io;
 use std::path::Path;
 
 use signing::digest::{Sha256, read_regular};
+use signing::tuf::time::{floor::RECORD as TIME, waiver::USES};
 use signing::tuf::trail::TrailFile;
 
 use super::release::{Audited, Question};
 use super::stored::Stored;
 use super::tuf::{follow, leads, version_of};
-use super::{bytes, of_tuf};
+use super::{bytes, of_tuf, waivers};
 use crate::report::{Finding, Section};
 use crate::verdict::Verdict;
 
@@ -61,7 +62,7 @@ fn names(directory: &Path) -> io::Result<(Vec<String>, Vec<Finding>)> {
                 .any(|start| name.starts_with(start));
         match name.as_str() {
             ".lock" if data.is_file() && data.len() == 0 => {}
-            ROOT | "targets.json" if data.is_file() => names.push(name),
+            ROOT | "targets.json" | TIME | USES if data.is_file() => names.push(name),
             _ if role && data.is_file() => names.push(name),
             _ => strangers.push(Finding::fail(
                 format!("memory.stranger.{name}"),
@@ -132,6 +133,10 @@ fn judge(directory: &Path, names: Vec<String>, audited: &Audited, question: Ques
             .filter(|served| served.role != "root" || served.version >= version)
             .map(|served| compare(served, remembered, followed.error.is_some())),
     );
+    findings.extend(waivers::findings(
+        read(USES),
+        &followed.roots(pinned, Ok(Some(kept.clone()))),
+    ));
     findings
 }
 

@@ -18,6 +18,7 @@ mod stored;
 pub mod trust;
 mod tuf;
 mod verity;
+mod waivers;
 
 use std::time::Duration;
 

@@ -166,6 +166,16 @@ impl<S> Followed<S> {
             .collect()
     }
 
+    /// The pinned root, and the one that a client keeps if it was verified from there.
+    pub(crate) fn roots(&self, pinned: &[u8], kept: Result<Option<Vec<u8>>, String>) -> Vec<Vec<u8>> {
+        let kept = kept.ok().flatten().filter(|kept| {
+            let sha256 = Sha256::of(kept);
+            let mut verified = self.trail.files.iter();
+            verified.any(|file| file.role == "root" && file.sha256 == sha256)
+        });
+        [pinned.to_vec()].into_iter().chain(kept).collect()
+    }
+
     /// The way from a role up to the pinned root, in one line.
     pub(crate) fn chain(&self, role: &str) -> String {
         let mut links = Vec::new();

@@ -25,7 +25,6 @@ use chrono::{DateTime, Utc};
 use offline_repo::bundle::BundleSource;
 use offline_repo::repository;
 use serde::Serialize;
-use signing::clock;
 use signing::digest::{Sha256, read_bounded};
 use signing::output::{Refused, chain};
 use signing::policy::Sovereigns;
@@ -33,7 +32,7 @@ use signing::release::{self, MAX_BOOT_IMAGE, Offered, Part, Version};
 use signing::secureboot;
 use signing::site::check_boot_image;
 use signing::tuf::{
-    Approved, Client, Datastore, Limits, Memory, MultiClient, Offer, Source, Stores, TufError, VerifiedTarget,
+    Approved, Client, Datastore, Limits, Memory, MultiClient, Offer, Source, Stores, TufError, VerifiedTarget, Waiver,
 };
 
 use crate::bootentries::Firmware;
@@ -45,6 +44,7 @@ use crate::layout::{self, Slot};
 use crate::machine::Machine;
 use crate::policy;
 use crate::slots::{Held, Slots, State};
+use crate::timekeeping;
 
 pub use stick::{Origin, Stick};
 
@@ -109,6 +109,21 @@ pub enum Depth {
     VerifyOnly,
     /// The update is made.
     Install,
+}
+
+/// What to do.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// How far to go.
+    pub depth: Depth,
+    /// The site's waiver for stale metadata.
+    pub waiver: Option<Waiver>,
+}
+
+impl From<Depth> for Order {
+    fn from(depth: Depth) -> Self {
+        Self { depth, waiver: None }
+    }
 }
 
 /// What came of it.
@@ -188,12 +203,15 @@ struct Target {
 pub fn update<S: Source>(
     machine: &Machine,
     offer: Offer<S>,
-    depth: Depth,
+    order: impl Into<Order>,
     watch: &mut dyn Watch<Step>,
 ) -> Result<Outcome> {
+    let Order { depth, waiver } = order.into();
     let _lock = confirm::lock(machine)?;
     let target = target(machine)?;
-    let (mut client, targets) = step(watch, Step::Verify, |watch| verify(machine, offer, depth, watch))?;
+    let (mut client, targets) = step(watch, Step::Verify, |watch| {
+        verify(machine, offer, depth, waiver, watch)
+    })?;
     let Some(release) = step(watch, Step::Choose, |_| choose(machine, &targets))? else {
         return Ok(Outcome::UpToDate {
             version: machine.image_release()?.version,
@@ -334,6 +352,7 @@ fn verify<S: Source>(
     machine: &Machine,
     offer: Offer<S>,
     depth: Depth,
+    waiver: Option<Waiver>,
     watch: &mut dyn Watch<Step>,
 ) -> Result<(Agreed<S>, String)> {
     let mut remembered = |directory: PathBuf, root: &[u8]| -> Result<Datastore> {
@@ -347,28 +366,32 @@ fn verify<S: Source>(
         }
         Ok(datastore)
     };
-    let mut now = clock::now().max(machine.build_time()?);
-    let stores = match policy::sovereigns(machine)? {
-        Sovereigns::Vendor(root) => {
-            let vendor = remembered(machine.datastore(), &root)?;
-            now = vendor.effective_now(now, None)?;
-            Stores::Vendor(vendor)
-        }
-        Sovereigns::Both { vendor, site } => {
-            let vendor = remembered(machine.datastore(), &vendor)?;
-            let site = remembered(machine.site_datastore(), &site)?;
-            now = site.effective_now(vendor.effective_now(now, None)?, None)?;
-            Stores::Both { vendor, site }
-        }
+    let mut stores = match policy::sovereigns(machine)? {
+        Sovereigns::Vendor(root) => Stores::Vendor(remembered(machine.datastore(), &root)?),
+        Sovereigns::Both { vendor, site } => Stores::Both {
+            vendor: remembered(machine.datastore(), &vendor)?,
+            site: remembered(machine.site_datastore(), &site)?,
+        },
     };
-    let mut client = MultiClient::open(stores, offer, Limits::default(), now).map_err(judged)?;
+    let time = stores.time(&(machine.clock)(), Some(machine.build_time()?))?;
+    if let Some(complaint) = time.complaint() {
+        watch.event(Event::now(Step::Verify, Phase::Warning, complaint))?;
+    }
+    let now = time.now();
+    let time = time.with_waiver(waiver);
+    let mut client = MultiClient::open(stores, offer, Limits::default(), time).map_err(judged)?;
     client.refresh().map_err(judged)?;
     let targets = client.targets().map_err(judged)?;
+    if let Some(used) = client.waived() {
+        let detail = timekeeping::WaiverUse::of(used)?.text();
+        watch.event(Event::now(Step::Verify, Phase::Warning, detail))?;
+    }
+    let age = if client.waived().is_some() { "stale" } else { "fresh" };
     let day = |time: DateTime<Utc>| time.format("%Y-%m-%d %H:%M UTC");
     let said = match client.trails().site {
-        None => format!("authentic, and fresh at {}", day(now)),
+        None => format!("authentic, and {age} at {}", day(now)),
         Some((_, approval)) => format!(
-            "approved by the site at {}, its approval fresh at {}",
+            "approved by the site at {}, its approval {age} at {}",
             day(approval.at),
             day(now)
         ),

@@ -133,6 +133,7 @@ impl Host {
             health_checks: path("health.d"),
             health_config: path("health.toml"),
             run: path("run"),
+            clock: signing::clock::read,
         };
         let firmware = Firmware::new(&machine.efivars, &machine.efibootmgr);
         let installed = site.release("1.0.0", 1);

@@ -15,7 +15,8 @@ use signing::keys::Passphrase;
 use signing::output::{self, Exit, Refused};
 use signing::release::Version;
 use signing::site::{Site, Trust};
-use signing::{anchor, clock};
+use signing::tuf::Waiver;
+use signing::anchor;
 use tempfile::TempDir;
 
 use super::{freshness, pinned_root};
@@ -244,6 +245,9 @@ pub struct Import {
     /// The trust directory of the site that must have approved it
     #[arg(long, value_name = "DIR")]
     site_trust: Option<PathBuf>,
+    /// Take stale metadata that this waiver of the site's custodians names
+    #[arg(long, value_name = "FILE")]
+    waiver: Option<PathBuf>,
     /// Verify all of it, but take nothing in
     #[arg(long)]
     dry_run: bool,
@@ -269,7 +273,8 @@ impl Import {
             &self.bundle,
             &repository,
             &believed,
-            clock::now(),
+            clock::read(),
+            self.waiver.as_deref().map(Waiver::load).transpose()?,
             mode,
             &mut |done, total| {
                 screen.bytes("verifying", done, total);
@@ -278,6 +283,15 @@ impl Import {
         screen.end();
         let summary = result.with_context(|| format!("{} is not imported", self.bundle.display()))?;
         place.keep();
+        if let Some(complaint) = &summary.clock {
+            warn(complaint);
+        }
+        if !summary.waived.is_empty() {
+            warn(&format!(
+                "stale, and taken by the site's waiver: {}",
+                summary.waived.join(", ")
+            ));
+        }
         if self.json {
             output::json(&summary)?;
             return Ok(Exit::Done);

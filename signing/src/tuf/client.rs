@@ -24,13 +24,14 @@ use super::error::TufError;
 use super::limits::{Limits, SameVersion};
 use super::model::{Delegation, Header, MetaFile, Result, Root, SignedFile, Snapshot, Target, Timestamp};
 use super::source::Source;
+use super::time::{Time, Used};
 use super::trail::{Origin, Trail, TrailCheck, TrailFile};
 use crate::digest::Sha256;
 use checks::{check, content, exact_version, fetch, missing, no_rollback, unchanged_or_newer};
-use chrono::{DateTime, Utc};
 use targets::Loaded;
 
 mod checks;
+mod freshness;
 mod superseded;
 mod targets;
 
@@ -43,7 +44,9 @@ pub struct Client<S> {
     store: Datastore,
     source: S,
     limits: Limits,
-    now: DateTime<Utc>,
+    time: Time,
+    /// The waiver that holds, with what it has lifted so far.
+    offered: Option<Used>,
     root: Root,
     snapshot: Option<Snapshot>,
     roles: BTreeMap<String, Arc<Loaded>>,
@@ -51,12 +54,14 @@ pub struct Client<S> {
 }
 
 impl<S: Source> Client<S> {
-    /// Starts from what the datastore trusts (5.2). `now` is the fixed start time of the update (5.1), which the caller has
-    /// raised with [`Datastore::effective_now`].
+    /// Starts from what the datastore trusts (5.2). `time` is the fixed start time of the update (5.1): what
+    /// [`Datastore::time`] decided, which is kept, or a moment that the caller names.
     ///
     /// # Errors
-    /// When the datastore cannot be read or is damaged.
-    pub fn open(store: Datastore, source: S, limits: Limits, now: DateTime<Utc>) -> Result<Self> {
+    /// When the datastore cannot be read or written, or is damaged.
+    pub fn open(mut store: Datastore, source: S, limits: Limits, time: impl Into<Time>) -> Result<Self> {
+        let time = time.into();
+        store.keep_time(&time)?;
         let (bytes, root) = store.root()?;
         let file = damaged(SignedFile::read("root", &bytes, &limits))?;
         let keyids = damaged(file.verify("root", &root.root))?;
@@ -64,11 +69,15 @@ impl<S: Source> Client<S> {
             store,
             source,
             limits,
-            now,
+            trail: Trail {
+                now: time.now(),
+                files: Vec::new(),
+            },
+            time,
+            offered: None,
             root,
             snapshot: None,
             roles: BTreeMap::new(),
-            trail: Trail { now, files: Vec::new() },
         };
         let header = client.root.header;
         let own = check(format!("root {}", header.version), &client.root.root, keyids);
@@ -92,6 +101,7 @@ impl<S: Source> Client<S> {
         self.roles.clear();
         self.trail.files.retain(|file| file.role == "root");
         self.update_root()?;
+        self.check_waiver()?;
         let timestamp = self.update_timestamp()?;
         self.update_snapshot(&timestamp.snapshot)?;
         self.load(&self.top())?;
@@ -128,7 +138,19 @@ impl<S: Source> Client<S> {
         &self.trail
     }
 
-    /// The datastore, for its floor of time.
+    /// The time of this update.
+    #[must_use]
+    pub const fn time(&self) -> &Time {
+        &self.time
+    }
+
+    /// The use of a waiver, where stale metadata was taken.
+    #[must_use]
+    pub fn waived(&self) -> Option<&Used> {
+        self.offered.as_ref().filter(|used| !used.lifted.is_empty())
+    }
+
+    /// The datastore.
     #[must_use]
     pub const fn datastore(&self) -> &Datastore {
         &self.store
@@ -172,6 +194,8 @@ impl<S: Source> Client<S> {
                 });
             }
             exact_version("root", next, root.header)?;
+            // Not in the specification: a root of the future would raise the floor of time for good.
+            self.time.not_ahead("root", root.header.signed_at)?;
             // 5.3.6: the expiration of an intermediate root does not matter.
             // 5.3.7, 5.3.8: set and persist the trusted root.
             self.store.write_root(&bytes)?;
@@ -184,7 +208,7 @@ impl<S: Source> Client<S> {
             // 5.3.9: repeat.
         }
         // 5.3.10: check for a freeze attack.
-        self.fresh("root", self.root.header)?;
+        self.current("root", self.root.header)?;
         // 5.3.11: if the timestamp or snapshot keys have been rotated, delete the trusted timestamp and snapshot.
         self.store.forget_other_keys(&self.root)
         // 5.3.12: consistent snapshots are read from the root where names are made.
@@ -232,7 +256,7 @@ impl<S: Source> Client<S> {
             None => (timestamp, bytes, keyids, Origin::Source),
         };
         // 5.4.4: check for a freeze attack.
-        self.fresh("timestamp", timestamp.header)?;
+        self.fresh("timestamp", timestamp.header, &bytes)?;
         // 5.4.5: persist.
         if origin == Origin::Source {
             self.store.write(&place, &bytes)?;
@@ -286,7 +310,7 @@ impl<S: Source> Client<S> {
             }
         };
         // 5.5.6: check for a freeze attack.
-        self.fresh("snapshot", snapshot.header)?;
+        self.fresh("snapshot", snapshot.header, &bytes)?;
         // 5.5.7: persist.
         if origin == Origin::Source {
             self.store.write(&place, &bytes)?;
@@ -299,19 +323,6 @@ impl<S: Source> Client<S> {
         self.record("snapshot", name, snapshot.header, &bytes, origin, checks);
         self.snapshot = Some(snapshot);
         Ok(())
-    }
-
-    /// The check for a freeze attack: expiration must be higher than the fixed start time.
-    fn fresh(&self, role: &str, header: Header) -> Result<()> {
-        if header.expires > self.now {
-            Ok(())
-        } else {
-            Err(TufError::Expired {
-                role: role.to_owned(),
-                expires: header.expires,
-                now: self.now,
-            })
-        }
     }
 
     fn metadata_name(&self, encoded_role: &str, version: u64) -> String {

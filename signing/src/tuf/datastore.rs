@@ -17,11 +17,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use chrono::{DateTime, Duration, Utc};
-
 use super::error::TufError;
-use super::limits::Limits;
-use super::model::{Result, Root, SignedFile, Snapshot, Timestamp};
+use super::model::{Result, Root, read_root};
 use super::names::encode_role;
 use crate::{digest, durable};
 
@@ -108,17 +105,35 @@ impl Datastore {
         if Self::is_missing(directory) {
             return Ok((Self::ephemeral(trusted_root)?, Memory::Anew));
         }
-        let stored = Self::open(directory)?;
-        let disk = stored.disk.as_ref();
+        Ok((Self::open(directory)?.copy()?, Memory::Kept))
+    }
+
+    /// A copy in memory, to look at: without the lock, so that an update which begins meanwhile is not refused. Each file
+    /// is one that was trusted; two of them may be of two updates.
+    ///
+    /// # Errors
+    /// When there is no datastore, or it cannot be read or is damaged.
+    pub fn look(directory: &Path) -> Result<Self> {
+        let disk = Directory {
+            path: directory.to_path_buf(),
+            _lock: None,
+        };
+        let copy = Self { disk: Box::new(disk) }.copy()?;
+        copy.root()?;
+        Ok(copy)
+    }
+
+    fn copy(&self) -> Result<Self> {
+        let disk = self.disk.as_ref();
         let mut copy = Files::default();
         let names = disk.list().map_err(|source| error(disk, "list", "", source))?;
         // Names with a dot are the lock and what is being written.
         for name in names.into_iter().filter(|name| !name.starts_with('.')) {
-            if let Some(bytes) = stored.read(&name)? {
+            if let Some(bytes) = self.read(&name)? {
                 copy.0.insert(name, bytes);
             }
         }
-        Ok((Self { disk: Box::new(copy) }, Memory::Kept))
+        Ok(Self { disk: Box::new(copy) })
     }
 
     fn is_missing(directory: &Path) -> bool {
@@ -145,53 +160,20 @@ impl Datastore {
         Self { disk }
     }
 
-    /// The latest moment that the trusted metadata proves to have come: no clock may be believed that is behind it.
-    ///
-    /// It is the newest time of signing in root, timestamp and snapshot, so it is as durable as they are. The two online
-    /// roles raise it only to just before the root expires: whoever steals an online key cannot push the floor so far
-    /// that the root which revokes the key would be refused.
-    ///
-    /// # Errors
-    /// When the datastore cannot be read or is damaged.
-    pub fn time_floor(&self) -> Result<Option<DateTime<Utc>>> {
-        let (_, root) = self.root()?;
-        let cap = root.header.expires - Duration::seconds(1);
-        let limits = Limits::default();
-        let mut floor = root.header.signed_at;
-        if let Some(bytes) = self.read(&timestamp_name(&root))? {
-            let file = damaged(SignedFile::read("the stored timestamp", &bytes, &limits))?;
-            damaged(file.verify("timestamp", &root.timestamp))?;
-            let header = damaged(Timestamp::read(&file))?.header;
-            floor = floor.max(header.signed_at.map(|time| time.min(cap)));
-        }
-        if let Some(bytes) = self.read(&snapshot_name(&root))? {
-            let file = damaged(SignedFile::read("the stored snapshot", &bytes, &limits))?;
-            damaged(file.verify("snapshot", &root.snapshot))?;
-            let header = damaged(Snapshot::read(&file, &limits))?.header;
-            floor = floor.max(header.signed_at.map(|time| time.min(cap)));
-        }
-        Ok(floor)
-    }
-
-    /// The time to hand to a client: the clock, raised to the image's build time and to [`Datastore::time_floor`].
-    ///
-    /// Nothing of the clock is recorded, so a clock that was set forward does no lasting harm.
-    ///
-    /// # Errors
-    /// As [`Datastore::time_floor`].
-    pub fn effective_now(&self, clock: DateTime<Utc>, build_time: Option<DateTime<Utc>>) -> Result<DateTime<Utc>> {
-        Ok([build_time, self.time_floor()?]
-            .into_iter()
-            .flatten()
-            .fold(clock, DateTime::max))
-    }
-
     /// The version of the trusted root.
     ///
     /// # Errors
-    /// As [`Datastore::time_floor`].
+    /// When the datastore cannot be read or is damaged.
     pub fn root_version(&self) -> Result<u64> {
         Ok(self.root()?.1.header.version)
+    }
+
+    /// The trusted root, as it was received.
+    ///
+    /// # Errors
+    /// When the datastore cannot be read or is damaged.
+    pub fn trusted_root(&self) -> Result<Vec<u8>> {
+        Ok(self.root()?.0)
     }
 
     /// The trusted root, verified once more against itself.
@@ -260,14 +242,6 @@ pub(super) fn role_name(role: &str) -> String {
     }
 }
 
-/// Reads a root and checks that its own threshold signed it.
-fn read_root(what: &str, bytes: &[u8]) -> Result<Root> {
-    let file = SignedFile::read(what, bytes, &Limits::default())?;
-    let root = Root::read(&file)?;
-    file.verify("root", &root.root)?;
-    Ok(root)
-}
-
 /// An error about a stored file that was good when it was written.
 pub(super) fn damaged<T>(result: Result<T>) -> Result<T> {
     result.map_err(|error| TufError::DatastoreDamaged { why: error.reason() })
@@ -284,7 +258,8 @@ fn error(disk: &dyn Disk, action: &'static str, name: &str, source: io::Error) -
 /// Files in a directory.
 pub(super) struct Directory {
     path: PathBuf,
-    _lock: durable::Lock,
+    /// Held by who may write.
+    _lock: Option<durable::Lock>,
 }
 
 impl Directory {
@@ -307,7 +282,7 @@ impl Directory {
         }
         Ok(Self {
             path: path.to_path_buf(),
-            _lock: lock,
+            _lock: Some(lock),
         })
     }
 

@@ -67,6 +67,40 @@ pub enum TufError {
         /// The time of this update.
         now: DateTime<Utc>,
     },
+    /// It was signed later than it is.
+    #[error(
+        "{role} is not yet valid: it was signed at {signed_at}, and this clock says {now}: set the clock right \
+         (`timedatectl set-time`), or find out who signs ahead of time"
+    )]
+    NotYetValid {
+        /// The role.
+        role: String,
+        /// When it was signed.
+        signed_at: DateTime<Utc>,
+        /// The time of this update.
+        now: DateTime<Utc>,
+    },
+    /// By the clock it has expired, and the clock is so far ahead that it is doubted.
+    #[error(
+        "{role} expired at {expires} if this clock is right, but the clock is far ahead: it says {now}, and nothing shows \
+         that it is later than {floor}: set the clock right (`timedatectl set-time`), or bring newer metadata"
+    )]
+    ClockFarAhead {
+        /// The role.
+        role: String,
+        /// When it expires.
+        expires: DateTime<Utc>,
+        /// What the clock says.
+        now: DateTime<Utc>,
+        /// The floor of time.
+        floor: DateTime<Utc>,
+    },
+    /// A waiver was given that lifts nothing here.
+    #[error("the waiver is refused: {why}")]
+    Waiver {
+        /// Why.
+        why: String,
+    },
     /// The content is not what signed metadata says.
     #[error("{what} does not have the digest that signed metadata names: it was altered or damaged")]
     HashMismatch {
@@ -173,6 +207,9 @@ impl TufError {
             Self::Equivocation { .. } => "equivocation",
             Self::VersionMismatch { .. } => "version-mismatch",
             Self::Expired { .. } => "expired",
+            Self::NotYetValid { .. } => "not-yet-valid",
+            Self::ClockFarAhead { .. } => "clock-far-ahead",
+            Self::Waiver { .. } => "waiver",
             // The carrier's own checksum failed before ours could: the bytes are as wrong.
             Self::HashMismatch { .. } | Self::Source(SourceError::Damaged { .. }) => "hash-mismatch",
             Self::Length { .. } | Self::Source(SourceError::TooLong { .. }) => "length",

@@ -3,7 +3,7 @@
 //!
 //! [`author`] builds and signs metadata, [`repository`] edits a repository on disk, [`client`] is the detailed client
 //! workflow of section 5, [`multi`] two repositories that must agree with [`approval`] between them, [`datastore`] what a client remembers, [`source`] where the bytes come from, [`trail`] the record
-//! of what was verified with which keys and [`root`] one root and its successor, apart from a repository. Types for keys and
+//! of what was verified with which keys, [`time`] what time it is, and [`root`] one root and its successor, apart from a repository. Types for keys and
 //! for the metadata that is written are `tough`'s.
 
 pub mod approval;
@@ -21,6 +21,7 @@ pub mod repository;
 mod role_keys;
 pub mod root;
 pub mod source;
+pub mod time;
 pub mod trail;
 
 pub use approval::{Approval, Approved, Seen};
@@ -31,6 +32,7 @@ pub use limits::Limits;
 pub use multi::{MultiClient, Offer, Stores, Trails};
 pub use repository::Repository;
 pub use source::{DirectorySource, Source, SourceError};
+pub use time::{Time, Waiver};
 pub use trail::Trail;
 
 #[cfg(test)]

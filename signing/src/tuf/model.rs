@@ -21,6 +21,7 @@ use crate::digest::Sha256;
 pub(super) type Result<T> = std::result::Result<T, TufError>;
 
 /// A metadata file whose signatures nobody has checked yet.
+#[derive(Debug, Clone)]
 pub(super) struct SignedFile {
     what: String,
     signed: Value,
@@ -79,7 +80,7 @@ impl<'a> Object<'a> {
             .collect()
     }
 
-    fn text(&self, key: &str) -> Result<&'a str> {
+    pub(super) fn text(&self, key: &str) -> Result<&'a str> {
         match self.map.get(key).and_then(Value::as_str) {
             Some(text) => Ok(text),
             None => Err(self.wrong(key, "a text")),
@@ -151,18 +152,8 @@ impl SignedFile {
     ///
     /// A key counts once, under however many identifiers it stands: the public part decides.
     pub(super) fn verify(&self, role: &str, keys: &RoleKeys) -> Result<Vec<String>> {
-        let mut distinct = BTreeSet::new();
-        let mut keyids = Vec::new();
-        for (keyid, signature) in &self.signatures {
-            let Some(PublicKey::Known(key)) = keys.keys.get(keyid) else {
-                continue;
-            };
-            if key.verifies(&self.message, signature) {
-                distinct.insert(&key.public);
-                keyids.push(keyid.clone());
-            }
-        }
-        let have = distinct.len() as u64;
+        let signed = self.signatures_of(keys);
+        let have = signed.iter().map(|(_, public)| public).collect::<BTreeSet<_>>().len() as u64;
         if have < keys.threshold {
             return Err(TufError::BelowThreshold {
                 role: role.to_owned(),
@@ -170,14 +161,32 @@ impl SignedFile {
                 need: keys.threshold,
             });
         }
-        Ok(keyids)
+        Ok(signed.into_iter().map(|(keyid, _)| keyid.clone()).collect())
+    }
+
+    /// The identifiers of the keys of a role that signed, whether they are enough or not.
+    pub(super) fn signers(&self, keys: &RoleKeys) -> Vec<String> {
+        let signed = self.signatures_of(keys);
+        signed.into_iter().map(|(keyid, _)| keyid.clone()).collect()
+    }
+
+    /// The valid signatures: identifier and public part of the key.
+    fn signatures_of<'a>(&'a self, keys: &'a RoleKeys) -> Vec<(&'a String, &'a [u8])> {
+        let valid = |(keyid, signature): &'a (String, Vec<u8>)| {
+            let PublicKey::Known(key) = keys.keys.get(keyid)? else {
+                return None;
+            };
+            key.verifies(&self.message, signature)
+                .then_some((keyid, &key.public[..]))
+        };
+        self.signatures.iter().filter_map(valid).collect()
     }
 
     fn body(&self) -> Result<Object<'_>> {
         Object::of(&self.what, "signed", &self.signed)
     }
 
-    fn header(&self, kind: &str) -> Result<(Object<'_>, Header)> {
+    pub(super) fn header(&self, kind: &str) -> Result<(Object<'_>, Header)> {
         let body = self.body()?;
         if body.text("_type")? != kind {
             return Err(malformed(&self.what, format!("its type is not {kind:?}")));
@@ -254,6 +263,14 @@ impl Root {
         }
         Sha256::of(text.as_bytes()).to_string()[..16].to_owned()
     }
+}
+
+/// Reads a root and checks that its own threshold signed it.
+pub(super) fn read_root(what: &str, bytes: &[u8]) -> Result<Root> {
+    let file = SignedFile::read(what, bytes, &Limits::default())?;
+    let root = Root::read(&file)?;
+    file.verify("root", &root.root)?;
+    Ok(root)
 }
 
 /// What timestamp and snapshot say of another file (section 4.4).

@@ -23,7 +23,9 @@ use super::error::TufError;
 use super::limits::Limits;
 use super::model::Result;
 use super::source::Source;
+use super::time::{Time, Used};
 use super::trail::Trail;
+use crate::clock::Reading;
 
 /// One medium's repositories: the vendor's, and the site's where the medium carries it.
 pub struct Offer<S> {
@@ -74,22 +76,41 @@ struct Site<S> {
     approval: Approval,
 }
 
+impl Stores {
+    /// Decides what time it is, from what is known of all sovereigns. See [`Datastore::time`].
+    ///
+    /// # Errors
+    /// When a datastore cannot be read or written, or is damaged.
+    pub fn time(&mut self, reading: &Reading, built: Option<DateTime<Utc>>) -> Result<Time> {
+        match self {
+            Self::Vendor(vendor) => vendor.time(reading, built),
+            Self::Both { vendor, site } => {
+                let beside = vendor.time(reading, built)?;
+                // Its client is opened as of the approval, and keeps nothing of the time.
+                vendor.keep_time(&beside)?;
+                Ok(site.time(reading, built)?.beside(&beside))
+            }
+        }
+    }
+}
+
 impl<S: Source> MultiClient<S> {
-    /// Verifies the site's metadata as of `now`, where the stores are of both, and takes the newest approval from them. The
+    /// Verifies the site's metadata as of `time`, where the stores are of both, and takes the newest approval from them. The
     /// vendor's follow with [`MultiClient::refresh`].
     ///
     /// # Errors
     /// When the site's repository is missing or refused, or approves nothing; or a datastore cannot be used.
-    pub fn open(stores: Stores, offer: Offer<S>, limits: Limits, now: DateTime<Utc>) -> Result<Self> {
+    pub fn open(stores: Stores, offer: Offer<S>, limits: Limits, time: impl Into<Time>) -> Result<Self> {
+        let time = time.into();
         let (vendor_store, site) = match stores {
             Stores::Vendor(vendor) => (vendor, None),
             Stores::Both { vendor, site } => {
                 let source = offer.site.ok_or(TufError::NoSite)?;
-                (vendor, Some(Site::follow(site, source, limits, now)?))
+                (vendor, Some(Site::follow(site, source, limits, time.clone())?))
             }
         };
         let approval = site.as_ref().map(|site| site.approval.clone());
-        let as_of = approval.as_ref().map_or(now, |approval| approval.at);
+        let as_of = approval.as_ref().map_or(time, |approval| approval.at.into());
         let source = Approved::new(offer.vendor, approval);
         Ok(Self {
             vendor: Client::open(vendor_store, source, limits, as_of)?,
@@ -152,6 +173,24 @@ impl<S: Source> MultiClient<S> {
         }
     }
 
+    /// The time as of which the newest word was judged: the site's, or the vendor's where it suffices.
+    #[must_use]
+    pub const fn time(&self) -> &Time {
+        match &self.site {
+            Some(site) => site.client.time(),
+            None => self.vendor.time(),
+        }
+    }
+
+    /// The use of a waiver, where stale metadata was taken: of the site's, or the vendor's where it suffices.
+    #[must_use]
+    pub fn waived(&self) -> Option<&Used> {
+        match &self.site {
+            Some(site) => site.client.waived(),
+            None => self.vendor.waived(),
+        }
+    }
+
     /// Ends the multi-client, for who has chosen from [`MultiClient::targets`] and fetches now.
     #[must_use]
     pub fn into_vendor(self) -> Client<Approved<S>> {
@@ -160,8 +199,9 @@ impl<S: Source> MultiClient<S> {
 }
 
 impl<S: Source> Site<S> {
-    fn follow(store: Datastore, source: S, limits: Limits, now: DateTime<Utc>) -> Result<Self> {
-        let mut client = Client::open(store, source, limits, now)?;
+    fn follow(store: Datastore, source: S, limits: Limits, time: Time) -> Result<Self> {
+        let now = time.now();
+        let mut client = Client::open(store, source, limits, time)?;
         client.refresh()?;
         let targets = client.targets()?;
         let mut newest: Option<Approval> = None;

@@ -141,7 +141,7 @@ impl<S: Source> Client<S> {
             }
         };
         // 5.6.5: check for a freeze attack.
-        self.fresh(role, targets.header)?;
+        self.fresh(role, targets.header, &bytes)?;
         // 5.6.6: persist.
         if origin == Origin::Source {
             self.store.write(&place, &bytes)?;

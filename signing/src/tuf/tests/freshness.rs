@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Rollback, freeze, fast forward, and the floor of time.
+//! Rollback, freeze and fast forward.
 
-use chrono::{DateTime, Duration, Utc};
+use chrono::Duration;
 use serde_json::json;
 
 use super::super::{Client, Limits, TufError};
@@ -199,54 +199,4 @@ fn fast_forward_is_recovered_from_by_rotating_a_key() {
         fixture.index(2, &[("host", 1), ("targets", 1)]);
         fixture.accept(store);
     }
-}
-
-#[test]
-fn the_floor_rises_with_what_was_verified_and_a_clock_cannot_lower_it() {
-    let fixture = Fixture::new();
-    let store = fixture.accept(fixture.store());
-    let signed = today() - Duration::days(1);
-    assert_eq!(store.time_floor().unwrap(), Some(signed));
-    let clock: DateTime<Utc> = "1970-01-01T00:00:00Z".parse().unwrap();
-    assert_eq!(store.effective_now(clock, None).unwrap(), signed);
-    let built = today() + Duration::days(2);
-    assert_eq!(store.effective_now(clock, Some(built)).unwrap(), built);
-    let ahead = today() + Duration::days(9000);
-    assert_eq!(store.effective_now(ahead, None).unwrap(), ahead);
-    // Set back again, the clock has left no trace.
-    assert_eq!(store.effective_now(clock, None).unwrap(), signed);
-}
-
-#[test]
-fn a_stolen_online_key_cannot_push_the_floor_beyond_recovery() {
-    let mut fixture = Fixture::new();
-    let far = resign(fixture.file("timestamp.json"), &[&fixture.timestamp], |signed| {
-        signed["expires"] = json!("2999-01-01T00:00:00Z");
-        signed["signed_at"] = json!("2998-01-01T00:00:00Z");
-        signed["version"] = json!(7);
-    });
-    fixture.put("timestamp.json", far);
-    let store = fixture.accept(fixture.store());
-    let floor = store.effective_now(today(), None).unwrap();
-    assert!(
-        floor < today() + Duration::days(365),
-        "the root is still valid at {floor}"
-    );
-    // The new root is accepted at that floor, and with the thief's key his floor is gone.
-    rotate(&mut fixture, true);
-    let later = resign(
-        &fixture.make_root(2, &[]),
-        &[&fixture.root[0], &fixture.root[1]],
-        |signed| {
-            signed["expires"] = json!("2040-01-01T00:00:00Z");
-        },
-    );
-    fixture.put("2.root.json", later);
-    fixture.index(2, &[("host", 1), ("targets", 1)]);
-    let mut client = Client::open(store, fixture.files.clone(), Limits::default(), floor).unwrap();
-    drop(client.refresh());
-    let store = client.into_datastore();
-    assert_eq!(store.root_version().unwrap(), 2);
-    assert_eq!(store.effective_now(today(), None).unwrap(), today());
-    fixture.accept(store);
 }

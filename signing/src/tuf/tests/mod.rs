@@ -11,3 +11,5 @@ mod power_cut;
 mod publishing;
 mod signatures;
 mod sovereigns;
+mod time;
+mod waivers;

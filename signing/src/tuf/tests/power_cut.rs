@@ -69,7 +69,8 @@ impl Disk for Failing {
 }
 
 fn update(files: &Files, store: Datastore) -> Result<(), TufError> {
-    let mut client = Client::open(store, files.clone(), Limits::default(), today())?;
+    let time = store.time(&super::time::clock(today()), None)?;
+    let mut client = Client::open(store, files.clone(), Limits::default(), time)?;
     client.targets().map(drop)
 }
 

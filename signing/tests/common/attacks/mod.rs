@@ -250,11 +250,12 @@ fn reindex(vault: &mut Vault) {
     vault.index(3, &[("host", 3), ("targets", 3)]);
 }
 
-/// Names of a directory's files with their contents, without locks.
+/// Names of a directory's files with their contents, without locks and without the record of time: that one tells how
+/// long the machine has run and nothing of what it was offered.
 pub fn remembered(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     entries
-        .filter(|path| path.file_name().unwrap() != ".lock")
+        .filter(|path| ![".lock", "time.json"].iter().any(|name| path.ends_with(name)))
         .map(|path| {
             (
                 path.file_name().unwrap().to_str().unwrap().to_owned(),
