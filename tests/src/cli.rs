@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::bench::{self, Subject};
 use crate::ledger::Ledger;
-use crate::story::{audit, build, host, install, recover, refuse, reproduce, sovereigns};
+use crate::story::{audit, build, clock, host, install, recover, refuse, reproduce, sovereigns};
 use crate::workshop::Workshop;
 
 const EXAMPLES: &str = "\
@@ -77,6 +77,8 @@ enum Chapter {
     Altered,
     /// A power cut during the installation
     Cut,
+    /// A clock that is wrong by years, both ways; after the refusals
+    Clock,
     /// The same bits elsewhere
     Reproduce,
 }
@@ -94,6 +96,7 @@ impl Chapter {
             Self::Sovereigns => sovereigns::demand_both(shop, ledger),
             Self::Altered => install::from_altered_medium(shop, ledger),
             Self::Cut => install::cut_off(shop, ledger),
+            Self::Clock => clock::wrong_both_ways(shop, ledger),
             Self::Reproduce => reproduce::elsewhere(shop, ledger),
         }
     }
@@ -126,7 +129,7 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
 
 /// The whole journey, on two lanes for two cores.
 fn tell(shop: &Workshop, ledger: &Ledger) -> Result<()> {
-    use Chapter::{Altered, Audit, Cd, Cut, Guest, Host, Recover, Refusals, Reproduce, Sovereigns, Update};
+    use Chapter::{Altered, Audit, Cd, Clock, Cut, Guest, Host, Recover, Refusals, Reproduce, Sovereigns, Update};
     build::mirror(shop, ledger)?;
     build::sites(shop, ledger)?;
     build::release(shop, ledger, build::BASE)?;
@@ -144,7 +147,7 @@ fn tell(shop: &Workshop, ledger: &Ledger) -> Result<()> {
     lanes(
         || {
             Update.tell(shop, ledger)?;
-            all(&[Recover, Refusals], shop, ledger)
+            all(&[Recover, Refusals, Clock], shop, ledger)
         },
         || all(&[Reproduce, Audit, Cd, Sovereigns], shop, ledger),
     )

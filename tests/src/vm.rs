@@ -108,6 +108,14 @@ impl Machine {
     /// # Errors
     /// When QEMU or the TPM does not start.
     pub fn power_on(&self, name: &str, plugged: &Plugged<'_>) -> Result<Running> {
+        self.power_on_at(name, plugged, "utc")
+    }
+
+    /// As [`Machine::power_on`], with another time on the machine's clock, as in `2012-01-01T00:00:00`.
+    ///
+    /// # Errors
+    /// When QEMU or the TPM does not start.
+    pub fn power_on_at(&self, name: &str, plugged: &Plugged<'_>, clock: &str) -> Result<Running> {
         let serial = self.directory.join(format!("{name}.serial.log"));
         File::create(&serial)?;
         let port = free_port()?;
@@ -155,6 +163,7 @@ impl Machine {
                 "tpm-crb,tpmdev=tpm0",
             ])
             .args(["-device", "VGA"])
+            .args(["-rtc", &format!("base={clock}")])
             .args(["-serial", &format!("file:{}", serial.display())]);
         if let Some((image, medium)) = plugged.medium {
             let readonly = if medium == Medium::Cd { "on" } else { "off" };

@@ -3,6 +3,7 @@
 
 pub mod audit;
 pub mod build;
+pub mod clock;
 pub mod host;
 pub mod install;
 pub mod recover;
