@@ -251,7 +251,7 @@ fn on_every_bundle_both_agree() {
         vendor: trust,
         site: None,
     };
-    import(&place, &taken, &believed, now(), Mode::Write, &mut |_, _| ()).unwrap();
+    import(&place, &taken, &believed, now(), None, Mode::Write, &mut |_, _| ()).unwrap();
     table.judge("a gateway", &gateway, PASS, &by);
     fs::copy(
         common::other_site().join("trust/root.json"),

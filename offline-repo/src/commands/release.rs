@@ -16,7 +16,7 @@ use signing::output::{self, Exit, Refused};
 use signing::release::Version;
 use signing::site::{Site, Trust};
 use signing::tuf::Waiver;
-use signing::anchor;
+use signing::{anchor, clock};
 use tempfile::TempDir;
 
 use super::{freshness, pinned_root};
