@@ -8,48 +8,10 @@ mod support;
 use std::fs;
 use std::path::Path;
 
-use chrono::Duration;
-use signing::clock::now;
-use signing::site::Role;
-use signing::tuf::author::{Header, KeySet, RootPlan, Signer, root};
-use support::agree::{Judge, Table};
-use support::common::{self, Said, passphrase};
-use support::{Findings as _, PROGRAM, Tamper, site};
-
-/// The second version of the site's root, signed by all of its custodians, and the release key's signature over it.
-fn second_root(place: &Path) {
-    let secret = passphrase();
-    let keys: Vec<_> = (1..=3)
-        .map(|number| site().signer(Role::Root(number), &secret).unwrap())
-        .collect();
-    let single = |role| KeySet::single(site().signer(role, &secret).unwrap().public());
-    let plan = RootPlan {
-        header: Header {
-            version: 2,
-            expires: now() + Duration::days(600),
-            signed_at: now(),
-        },
-        root: KeySet {
-            keys: keys.iter().map(Signer::public).collect(),
-            threshold: 2,
-        },
-        targets: single(Role::Targets),
-        snapshot: single(Role::Snapshot),
-        timestamp: single(Role::Timestamp),
-    };
-    let signers: Vec<&dyn Signer> = keys.iter().map(|key| key as &dyn Signer).collect();
-    let bytes = root(&plan, &signers).unwrap();
-    fs::write(place, &bytes).unwrap();
-    sign(place);
-}
-
-/// The release key's signature beside a file.
-fn sign(file: &Path) {
-    let secret = passphrase();
-    let signature = site().release_key(&secret).unwrap();
-    let signature = signature.sign_detached(&fs::read(file).unwrap()[..]).unwrap();
-    fs::write(format!("{}.asc", file.display()), signature).unwrap();
-}
+use support::common::{self, Said};
+use support::medium::sign;
+use support::rotation::second_root;
+use support::{Findings as _, PROGRAM};
 
 fn verify(directory: &Path, line: &str) -> Said {
     let trust = support::trust();
@@ -128,35 +90,4 @@ fn a_repository_is_a_tree_from_the_pinned_root_to_the_files() {
         &format!("repo repository --trust {}", support::trust().display()),
     );
     assert_eq!(Said::of(old).ends(3).out.lines().count(), said.lines().count());
-}
-
-#[test]
-fn a_root_older_than_the_pinned_one_is_a_stranger_to_both() {
-    let Some(mut table) = Table::new() else { return };
-    let world = support::world::World::new(Tamper::None);
-    let repository = world.repository();
-    second_root(&repository.join("metadata/2.root.json"));
-    table.judge(
-        "a root that follows the pinned one",
-        &repository,
-        support::agree::PASS,
-        &Judge::default(),
-    );
-    let trust = tempfile::tempdir().unwrap();
-    support::copy(&support::trust(), trust.path());
-    for end in ["", ".asc"] {
-        let from = repository.join(format!("metadata/2.root.json{end}"));
-        fs::copy(from, trust.path().join(format!("root.json{end}"))).unwrap();
-    }
-    let by = Judge {
-        trust: trust.path().to_path_buf(),
-        ..Judge::default()
-    };
-    table.judge(
-        "a root older than the pinned one",
-        &repository,
-        (3, "a stranger: metadata/'1.root.json'"),
-        &by,
-    );
-    table.agree();
 }

@@ -64,6 +64,9 @@ def follow():
                 targets.append((name, target))
     first, newest = Metadata.from_bytes(root).signed.version, stored("root").signed.version
     versions = range(first, newest + 1)
+    listed = sorted(os.listdir(repo + "/metadata"))
+    older = [int(name.split(".")[0]) for name in listed if re.fullmatch(r"[1-9][0-9]*\.root\.json", name)]
+    older = sorted(version for version in older if version < first)
     known = {"timestamp.json"} | {f"{v}.root.json" for v in versions} | {f"{v}.root.json.asc" for v in versions}
     tree = [f"root {newest} expires {stored('root').signed.expires:%Y-%m-%d}"]
     for role, by in signed_by.items():
@@ -74,9 +77,10 @@ def follow():
         by.signed.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
         tree.append(f"{ascii(role)[1:-1]} {version} expires {metadata.signed.expires:%Y-%m-%d}")
     write("roots", versions)
+    write("older", older)
     write("tree", tree)
     write("targets", map(line, targets))
-    write("metadata", (judge(name, known, signed_by) for name in sorted(os.listdir(repo + "/metadata"))))
+    write("metadata", (judge(name, known, older, signed_by) for name in listed))
 
 
 def line(item):
@@ -98,9 +102,13 @@ def line(item):
     return " ".join(fields)
 
 
-def judge(name, known, signed_by):
-    """Metadata that is verified, that a newer version replaced, or a stranger."""
+def judge(name, known, older, signed_by):
+    """Metadata that is verified, a root older than the pinned one, what a newer version replaced, or a stranger."""
     if name in known:
+        return f"known {name}"
+    if name in [f"{version}.root.json" for version in older]:
+        return f"older {name}"
+    if name in [f"{version}.root.json.asc" for version in older]:
         return f"known {name}"
     match = re.fullmatch(r"([0-9]+)\.(.+)\.json", name)
     role = urllib.parse.unquote(match[2]) if match else None

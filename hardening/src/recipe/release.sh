@@ -42,22 +42,48 @@ releases() { cut -d ' ' -f 5 "$WORK/targets" | sort -u -V; }
 openpgp_roots() {
     chapter 'OpenPGP signatures of the roots'
     # Proves: every version of the root, from the pinned one on, is signed with the release key as well.
+    # A root that is older than the pinned one is history: its signature, if there is one, is to be the release key's too.
+    first=$(head -n 1 "$WORK/roots")
+    cat "$WORK/older" "$WORK/roots" >"$WORK/versions"
     while read -r version; do
         root=$REPO/metadata/$version.root.json what="$version.root.json carries the release key's OpenPGP signature"
-        if ! [ -f "$root" ] || ! [ -f "$root.asc" ]; then refuse "$what: it is not there"
+        if [ "$version" -lt "$first" ] && ! [ -f "$root.asc" ]; then continue
+        elif ends_before && [ "$version" = "$first" ]; then
+            # A client that has the pinned root asks for a newer one alone, and goes on where there is none (TUF 5.3.3).
+            unknown "its newest root is $(tail -n 1 "$WORK/older"), older than the pinned $first: from before it, or put back"
+        elif ! [ -f "$root" ] || ! [ -f "$root.asc" ]; then refuse "$what: it is not there"
         else openpgp "$what" "$root.asc" "$root"; fi
-    done <"$WORK/roots"
-    first=$(head -n 1 "$WORK/roots")
+    done <"$WORK/versions"
     [ ! -f "$REPO/metadata/$first.root.json" ] || try 'the first of them is the pinned root' \
         cmp "$REPO/metadata/$first.root.json" "$TRUST/root.json"
+}
+
+# ends_before: the newest root here is older than the pinned one.
+ends_before() { [ -s "$WORK/older" ] && [ "$(wc -l <"$WORK/roots")" = 1 ] && ! [ -f "$REPO/metadata/$(cat "$WORK/roots").root.json" ]; }
+
+# follows WHAT ROOT: that root and the pinned one lead to each other, each version signed by the keys of the one before.
+follows() {
+    $PYTHON -I "$WORK/leads.py" "$REPO/metadata" "$TRUST/root.json" "$2" >"$WORK/said" 2>&1
+    case $? in
+    0) pass "$1" ;;
+    4) unknown "$1: versions between them are not here" ;;
+    *) refuse "$1" ;;
+    esac
 }
 
 files() {
     chapter 'Files: each is accounted for by a signature'
     verified=$(grep -c '^known' "$WORK/metadata")
     pass "metadata: $verified of $(wc -l <"$WORK/metadata") files were verified"
+    # Proves: what is named as an older root is one, and the pinned root comes from it.
+    while read -r version; do
+        root=$REPO/metadata/$version.root.json
+        what="metadata/$version.root.json is older than the pinned root and leads to it"
+        named=$($PYTHON -I -c 'import json, sys; print(json.load(open(sys.argv[1], "rb"))["signed"]["version"])' "$root" 2>&1)
+        if [ "$named" = "$version" ]; then follows "$what" "$root"; else refuse "$what"; fi
+    done <"$WORK/older"
     while read -r kind line; do
-        case $kind in known) ;; unknown) unknown "metadata/$line" ;; *) refuse "a stranger: metadata/$line" ;; esac
+        case $kind in known | older) ;; unknown) unknown "metadata/$line" ;; *) refuse "a stranger: metadata/$line" ;; esac
     done <"$WORK/metadata"
     cut -d ' ' -f 3 "$WORK/targets" >"$WORK/named"
     if [ -d "$REPO/targets" ]; then
@@ -116,8 +142,7 @@ trusts() {
     baked=$WORK/root/usr/share/bastide/trust
     if [ ! -f "$baked/root.json" ]; then refuse "$what: it has no root.json"
     elif cmp -s "$baked/root.json" "$TRUST/root.json"; then pass "$what: root.json is the same"
-    else try "$what: its root.json and ours lead to each other" \
-        $PYTHON -I "$WORK/leads.py" "$REPO/metadata" "$TRUST/root.json" "$baked/root.json"; fi
+    else follows "$what: its root.json and ours lead to each other" "$baked/root.json"; fi
     what="$1 root.erofs has the certificates of this trust directory"
     result=pass
     { ls -A "$baked"; ls -A "$TRUST"; } | grep -vx 'root\.json' | sort -u >"$WORK/certificates"
@@ -200,7 +225,9 @@ memory() {
         *) refuse "a stranger: datastore/$name"; continue ;;
         esac
         echo "$role" >>"$WORK/remembered"
-        try "it remembers the $role that was verified above" cmp "$REPO/datastore/$name" "$WORK/store/$role.json"
+        same=$WORK/store/$role.json
+        [ "$role" != root ] || ! ends_before || same=$REPO/metadata/$(tail -n 1 "$WORK/older").root.json
+        try "it remembers the $role that was verified above" cmp "$REPO/datastore/$name" "$same"
     done <"$WORK/memory"
     while read -r role rest; do
         grep -Fxq "$role" "$WORK/remembered" || refuse "it remembers no $role"

@@ -11,9 +11,10 @@ use signing::digest::Sha256;
 use signing::openpgp;
 use signing::site::TRUST_DIRECTORY;
 
+use super::history::{Way, way};
 use super::of_medium;
 use super::trust::{LIMIT, Trust};
-use super::tuf::{Roots, leads};
+use super::tuf::Roots;
 use crate::medium::Image;
 use crate::medium::erofs::{Erofs, Kind};
 use crate::report::Finding;
@@ -43,7 +44,7 @@ pub(super) fn image(id: &str, copy: io::Result<Image>, trust: &Trust, roots: &Ro
         let read = erofs.read(&format!("{TRUST_DIRECTORY}/{name}"), LIMIT);
         read.map_err(|error| of_medium(&error))
     };
-    let related = |root: &[u8]| leads(&trust.root, root, roots) || leads(root, &trust.root, roots);
+    let related = |root: &[u8]| way(root, &trust.root, roots);
     findings(id, names, &read, &related, trust)
 }
 
@@ -53,7 +54,7 @@ pub(super) fn findings(
     id: &str,
     names: Result<Vec<String>, Verdict>,
     read: Reader<'_>,
-    related: &dyn Fn(&[u8]) -> bool,
+    related: &dyn Fn(&[u8]) -> Way,
     trust: &Trust,
 ) -> Vec<Finding> {
     let root = root(read, related, trust).unwrap_or_else(|verdict| verdict);
@@ -77,18 +78,23 @@ pub(super) fn findings(
     ]
 }
 
-fn root(read: Reader<'_>, related: &dyn Fn(&[u8]) -> bool, trust: &Trust) -> Result<Verdict, Verdict> {
+fn root(read: Reader<'_>, related: &dyn Fn(&[u8]) -> Way, trust: &Trust) -> Result<Verdict, Verdict> {
     let at = format!("{TRUST_DIRECTORY}/{ROOT}");
     Ok(match read(ROOT)? {
         None => Verdict::Fail(format!("{at} is not there")),
         Some(bytes) if bytes == trust.root => Verdict::Pass(format!("{at} is byte for byte the auditor's {ROOT}")),
-        Some(bytes) if related(&bytes) => Verdict::Pass(format!(
-            "{at} is another version of the auditor's {ROOT}: one leads to the other by signatures"
-        )),
-        Some(bytes) => Verdict::Fail(format!(
-            "{at} has sha256 {}: another root than the auditor's, and neither leads to the other",
-            Sha256::of(&bytes)
-        )),
+        Some(bytes) => match related(&bytes) {
+            Way::Leads => Verdict::Pass(format!(
+                "{at} is another version of the auditor's {ROOT}: one leads to the other by signatures"
+            )),
+            Way::Gap => Verdict::CouldNotCheck(format!(
+                "{at} is another version than the auditor's {ROOT}, and versions between them are not here"
+            )),
+            Way::None => Verdict::Fail(format!(
+                "{at} has sha256 {}: another root than the auditor's, and neither leads to the other",
+                Sha256::of(&bytes)
+            )),
+        },
     })
 }
 

@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 
 use signing::digest::Sha256;
+use signing::tuf::trail::Origin;
 use signing::tuf::{Limits, Source, SourceError, TufError};
 
 use super::release::{Question, SIGNATURE};
-use super::tuf::Followed;
-use super::{Inventory, bytes, of_tuf};
+use super::tuf::{Followed, Roots};
+use super::{Inventory, bytes, history, of_tuf};
 use crate::report::{Finding, Section};
 
 /// The most roots whose OpenPGP signatures are looked at.
@@ -34,15 +35,31 @@ pub(super) fn signatures<S: Source>(source: &mut S, inventory: &Inventory) -> BT
     signatures
 }
 
-/// Every root version carries a detached OpenPGP signature as well.
+/// Every root version carries a detached OpenPGP signature as well; those older than the pinned one, where they have one.
 pub(super) fn openpgp<S>(
     followed: &Followed<S>,
     signatures: &BTreeMap<String, Signed>,
+    roots: &Roots,
     question: Question<'_>,
 ) -> Section {
-    let roots = followed.trail.files.iter().filter(|file| file.role == "root");
+    let pinned = &question.trust.root;
     let mut findings = Vec::new();
-    for root in roots {
+    for (file, signed) in signatures {
+        let (Some(version), Ok((Some(content), Some(signature)))) = (history::older(file, pinned), signed) else {
+            continue;
+        };
+        let id = format!("openpgp.root.{version}");
+        let title = format!("{file}, older than the pinned root, carries the release key's OpenPGP signature");
+        findings.push(
+            question
+                .trust
+                .openpgp(&id, &title, &content[..], signature, question.now),
+        );
+    }
+    // An artifact from before the pinned root cannot hold it; that is said elsewhere.
+    let behind = history::ends_before(roots, pinned);
+    let verified = followed.trail.files.iter().filter(|file| file.role == "root");
+    for root in verified.filter(|root| !behind || root.origin != Origin::Datastore) {
         let file = &root.file;
         let id = format!("openpgp.root.{}", root.version);
         let title = format!("{file} carries the release key's OpenPGP signature");
@@ -83,6 +100,7 @@ pub(super) fn accounting<S: Source>(
     followed: &mut Followed<S>,
     inventory: &Inventory,
     named: &BTreeMap<String, (Sha256, u64)>,
+    (pinned, roots): (&[u8], &Roots),
 ) -> Section {
     let trail = followed.trail.files.clone();
     let mut findings = Vec::new();
@@ -94,6 +112,13 @@ pub(super) fn accounting<S: Source>(
             .filter(|name| name.ends_with(".root.json"));
         if trail.iter().any(|file| file.file == plain.unwrap_or(&held.name)) {
             known += 1;
+        } else if let Some(version) = history::older(&held.name, pinned) {
+            match history::root(version, pinned, roots) {
+                None => findings.push(stranger("metadata", &held.name, held.length)),
+                // Its signature was judged by itself.
+                Some(_) if plain.is_some() => known += 1,
+                Some(finding) => findings.push(finding),
+            }
         } else if let Some((role, version, newest)) = superseded(&held.name, followed) {
             let (id, title) = (
                 format!("file.metadata.{}", held.name),

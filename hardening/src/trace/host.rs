@@ -11,6 +11,7 @@ use signing::tuf::time::waiver::USES;
 use signing::tuf::trail::TrailFile;
 
 use super::baked;
+use super::history::{self, Way, way};
 use super::stored::Stored;
 use super::trust::Trust;
 use super::tuf::{Roots, follow};
@@ -86,6 +87,9 @@ pub fn chain(facts: &dyn Facts, trust: &Trust, now: DateTime<Utc>) -> Vec<Sectio
                 found.map_err(|Unknown(why)| why)
             };
             let mut findings = vec![followed.tree(&mut leaves), followed.freshness(now, false)];
+            let kept = read("root.json").ok().flatten();
+            let behind = kept.and_then(|kept| history::behind("The host", &kept, &trust.root, &Roots::new()));
+            findings.extend(behind);
             // Of a record that is not listed nobody need be asked.
             let record = names.iter().find(|name| *name == USES);
             let record = record.map_or(Ok(None), |name| read(name));
@@ -175,7 +179,10 @@ fn image_trust(facts: &dyn Facts, trust: &Trust, verified: &[TrailFile]) -> Vec<
     let read = |name: &str| facts.read(&format!("{TRUST_DIRECTORY}/{name}")).map_err(unknown);
     let follows = |root: &[u8]| {
         let sha256 = Sha256::of(root);
-        verified.iter().any(|file| file.role == "root" && file.sha256 == sha256)
+        if verified.iter().any(|file| file.role == "root" && file.sha256 == sha256) {
+            return Way::Leads;
+        }
+        way(root, &trust.root, &Roots::new())
     };
     baked::findings("running.trust", names, &read, &follows, trust)
 }

@@ -14,6 +14,7 @@ use signing::digest::{Sha256, read_regular};
 use signing::tuf::time::{floor::RECORD as TIME, waiver::USES};
 use signing::tuf::trail::TrailFile;
 
+use super::history::{Way, way};
 use super::release::{Audited, Question};
 use super::stored::Stored;
 use super::tuf::{follow, leads, version_of};
@@ -108,6 +109,9 @@ fn judge(directory: &Path, names: Vec<String>, audited: &Audited, question: Ques
     if newest.is_none_or(|root| root.sha256 != Sha256::of(&kept)) {
         return foreign(match (&followed.error, newest) {
             (Some(error), None) => of_tuf(error),
+            _ if way(&kept, pinned, &audited.roots) == Way::Gap => Verdict::CouldNotCheck(format!(
+                "{ROOT} is another version than the auditor's, and versions between them are not here"
+            )),
             _ => Verdict::Fail(format!(
                 "{ROOT} has sha256 {}: another root than the auditor's, and nothing leads from that one to it",
                 Sha256::of(&kept)
@@ -130,7 +134,10 @@ fn judge(directory: &Path, names: Vec<String>, audited: &Audited, question: Ques
     findings.extend(
         newest_of_each(&audited.verified)
             .into_iter()
-            .filter(|served| served.role != "root" || served.version >= version)
+            .filter(|served| {
+                // The pinned root need not be served: the repository may be from before it.
+                served.role != "root" || served.version >= version && audited.roots.contains_key(&served.version)
+            })
             .map(|served| compare(served, remembered, followed.error.is_some())),
     );
     findings.extend(waivers::findings(

@@ -6,6 +6,7 @@ mod baked;
 mod boot;
 pub mod bundle;
 mod files;
+mod history;
 pub mod host;
 pub mod iso;
 mod memory;

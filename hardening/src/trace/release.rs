@@ -16,7 +16,7 @@ use super::files::{accounting, openpgp, signatures};
 use super::trust::Trust;
 use super::tuf::{Roots, follow, roots};
 use super::verity::{Superblock, Tree};
-use super::{Inventory, baked, boot, bytes, of_tuf, packages, sbom};
+use super::{Inventory, baked, boot, bytes, history, of_tuf, packages, sbom};
 use crate::medium::Image;
 use crate::report::{Finding, Section};
 use crate::verdict::Verdict;
@@ -148,7 +148,11 @@ pub fn audit<S: Source>(mut source: S, inventory: &Inventory, question: Question
         }
     }
 
+    let pinned = &question.trust.root[..];
     let tree = followed.tree(&mut |role| files.remove(role).unwrap_or_default());
+    let mut chain = vec![tree, followed.freshness(question.now, true)];
+    let newest = roots.values().next_back();
+    chain.extend(newest.and_then(|newest| history::behind("It", newest, pinned, &roots)));
     let mut sections = vec![
         question.trust.section(question.now),
         Section::new(
@@ -156,10 +160,10 @@ pub fn audit<S: Source>(mut source: S, inventory: &Inventory, question: Question
             "Signatures, from the pinned root to every file",
             "Each file hangs from a role, each role from the keys that signed it and the threshold that it had to reach, and \
              everything from the pinned root (The Update Framework, version 1.0).",
-            vec![tree, followed.freshness(question.now, true)],
+            chain,
         ),
-        openpgp(&followed, &signatures, question),
-        accounting(&mut followed, inventory, &named),
+        openpgp(&followed, &signatures, &roots, question),
+        accounting(&mut followed, inventory, &named, (pinned, &roots)),
     ];
     let whole: Vec<String> = versions
         .iter()
