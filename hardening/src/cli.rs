@@ -44,6 +44,9 @@ Examples:
   Verify what a courier brought before it is imported:
     bastide-audit verify update.bundle --trust trust
 
+  Verify it as a host that wants the site's approval too:
+    bastide-audit verify approved.bundle --trust trust --site-trust office/trust
+
   Audit the running host, its hardening too, and keep the result:
     bastide-audit host --json audit.json
 
@@ -120,6 +123,9 @@ struct Verify {
     /// The trust directory that the auditor brought along
     #[arg(long, value_name = "DIR")]
     trust: Option<PathBuf>,
+    /// The trust directory of the site whose officers must have approved a bundle or a gateway's releases
+    #[arg(long, value_name = "DIR", requires = "artifact")]
+    site_trust: Option<PathBuf>,
     #[command(flatten)]
     reports: Reports,
 }
@@ -238,13 +244,23 @@ fn verify(args: &Verify) -> Result<ExitCode> {
         return finish(report, Shape::Tree, &trust, Path::new(""), &[], &args.reports);
     };
     let kind = Kind::of(artifact)?;
+    let site = args.site_trust.as_deref().map(Trust::open).transpose()?;
+    if let Some(site) = &site {
+        judges_approvals(kind, &trust, site)?;
+    }
     let question = Question {
         trust: &trust,
+        site: site.as_ref(),
         now,
         complete: kind == Kind::Repository,
         upstream: None,
     };
     let mut subject = Subject::new(kind.name(), artifact.display().to_string());
+    if let Some(site) = &site {
+        let fingerprint = anchor::fingerprint(site.directory())
+            .with_context(|| format!("cannot read {}", site.directory().display()))?;
+        subject.fact(&format!("of the site, {}", anchor::COMPARE), fingerprint);
+    }
     let audited = match kind {
         Kind::Repository => repository::repository(artifact, question),
         Kind::Bundle => artifact.metadata().map_err(Into::into).map(|file| {
@@ -260,6 +276,18 @@ fn verify(args: &Verify) -> Result<ExitCode> {
     }
     let report = Report::new(subject, now, audited.sections);
     finish(report, Shape::Tree, &trust, artifact, &audited.versions, &args.reports)
+}
+
+/// Whether a site's trust directory has anything to say of an artifact.
+fn judges_approvals(kind: Kind, trust: &Trust, site: &Trust) -> Result<()> {
+    let why = match kind {
+        Kind::Bundle | Kind::Repository if trust.root == site.root => {
+            "--trust and --site-trust have the same root: an approval is worth something only under a root of its own"
+        }
+        Kind::Bundle | Kind::Repository => return Ok(()),
+        Kind::Iso | Kind::File => "only a bundle or a gateway's repository carries a site's approval",
+    };
+    Err(Usage(why.to_owned()).into())
 }
 
 /// The host that `facts` shows.

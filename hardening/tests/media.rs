@@ -102,6 +102,7 @@ fn a_repository_of_another_site_fails() {
     let policy = support::upstream().policy();
     let question = Question {
         trust: &trust,
+        site: None,
         now: now(),
         complete: true,
         upstream: Some(&policy),
@@ -119,6 +120,7 @@ fn stale_metadata_is_authentic_and_still_fails() {
     let later = now() + chrono::Duration::days(500);
     let question = Question {
         trust: &trust,
+        site: None,
         now: later,
         complete: true,
         upstream: Some(&policy),
@@ -155,6 +157,7 @@ fn an_upstream_of_an_unknown_key_fails() {
     // With Debian's keys, which are part of the program, a test's archive is a stranger.
     let question = Question {
         trust: &trust,
+        site: None,
         now: now(),
         complete: true,
         upstream: None,

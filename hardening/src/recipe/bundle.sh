@@ -3,11 +3,12 @@
 chapter 'Bundle: what is unpacked'
 REPO=$WORK/repository COMPLETE=0
 mkdir "$REPO"
-# Proves: the archive holds plain files in the three known places, in order, each once, and nothing behind its end.
+# Proves: the archive holds plain files in the known places, in order, each once, and nothing behind its end.
 tar --numeric-owner -tvf "$ARTIFACT" >"$WORK/members" 2>"$WORK/said"
 tarred=$?
 in_order() {
-    awk '{ s = $6 == "bundle.json" ? 0 : $6 ~ /^metadata\/[^\/]+$/ ? 1 : $6 ~ /^targets\/.+\.zst$/ ? 2 : 9
+    awk '{ s = $6 == "bundle.json" ? 0 : $6 ~ /^metadata\/[^\/]+$/ ? 1 : $6 ~ /^site\/metadata\/[^\/]+$/ ? 2 : \
+               $6 ~ /^targets\/.+\.zst$/ ? 3 : 9
            if (NF != 6 || substr($1, 1, 1) != "-" || $6 !~ /^[0-9A-Za-z._+~%\/-]+$/ || $6 ~ /(^|\/)(\.|\.\.|)(\/|$)/) exit 1
            if (s == 9 || s < stage || seen[$6]++ || (NR == 1) != (s == 0)) exit 1
            stage = s }
@@ -25,6 +26,7 @@ fi
 pass "it holds $(wc -l <"$WORK/members") plain files in their places and order, and nothing behind them"
 tar -C "$REPO" --no-same-owner --no-same-permissions -xf "$ARTIFACT" || { unknown 'cannot unpack it'; verdict; }
 mkdir -p "$REPO/metadata" "$REPO/targets"
+approval
 follow
 # Each target is unpacked to the length that was signed and no further.
 [ "$FOLLOWED" != 0 ] || while read -r digest length place rest; do

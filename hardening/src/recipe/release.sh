@@ -233,3 +233,8 @@ memory() {
         grep -Fxq "$role" "$WORK/remembered" || refuse "it remembers no $role"
     done <"$WORK/tree"
 }
+
+# approval: a site's approval is no part of this script.
+approval() {
+    [ ! -d "$REPO/site" ] || unknown 'a site approves what is here: bastide-audit verify --site-trust judges that'
+}

@@ -10,6 +10,7 @@ files
 boot
 packages
 [ "$COMPLETE" = 1 ] || memory
+approval
 # Proves: nothing lies beside the repository's own files.
 chapter 'Strangers'
 ls -A "$REPO" >"$WORK/beside"
@@ -17,6 +18,7 @@ while read -r name; do
     case $name in
     metadata | targets) ;;
     .lock) [ ! -s "$REPO/.lock" ] || refuse 'a stranger: .lock holds something' ;;
+    site) [ -d "$REPO/site" ] || refuse "a stranger: $name" ;;
     datastore) [ -d "$REPO/datastore" ] || refuse "a stranger: $name" ;;
     *) refuse "a stranger: $name" ;;
     esac

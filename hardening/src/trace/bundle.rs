@@ -4,16 +4,20 @@
 use std::path::Path;
 
 use offline_repo::bundle::BundleSource;
+use signing::tuf::Offer;
 
 use super::release::{Audited, Question, audit};
-use super::{Held, Inventory, of_chain};
+use super::{Held, Inventory, approval, of_chain};
 use crate::report::{Finding, Section};
 
 /// Audits a bundle file.
 #[must_use]
 pub fn bundle(path: &Path, question: Question<'_>) -> Audited {
-    let mut source = match BundleSource::open(path) {
-        Ok(source) => source,
+    let Offer {
+        vendor: mut source,
+        mut site,
+    } = match BundleSource::offer(path) {
+        Ok(offer) => offer,
         Err(error) => {
             let finding = Finding::new("bundle", "The file is a bundle", of_chain(&error));
             let section = Section::new(
@@ -25,17 +29,29 @@ pub fn bundle(path: &Path, question: Question<'_>) -> Audited {
             return Audited::of(vec![section]);
         }
     };
-    let mut inventory = Inventory::default();
-    for name in source.metadata_names().map(str::to_owned).collect::<Vec<_>>() {
-        let length = source.metadata_size(&name).unwrap_or(0);
-        inventory.metadata.push(Held { name, length });
-    }
+    let mut inventory = metadata(&source);
     for name in source.target_paths() {
         let length = source.carried_size(&name).unwrap_or(0);
         inventory.targets.push(Held { name, length });
     }
     let promised: Vec<String> = source.manifest().releases.iter().map(ToString::to_string).collect();
-    let mut audited = audit(&mut source, &inventory, question);
+    let carries_site = site.is_some();
+    let (approval, as_of) = match question.site {
+        Some(trust) => {
+            let files = site.as_ref().map(metadata).unwrap_or_default();
+            let offer = Offer {
+                vendor: &mut source,
+                site: site.as_mut(),
+            };
+            let mut judged = approval::judge(offer, &files, trust, question);
+            judged.findings.extend(approval::carried(&judged, &inventory));
+            let as_of = judged.as_of(&mut source);
+            (Some(judged.findings), as_of)
+        }
+        None => (carries_site.then(|| vec![approval::unasked()]), None),
+    };
+    let mut audited = audit(&mut source, &inventory, question, as_of);
+    audited.sections.extend(approval.map(approval::section));
     let title = "It carries the releases that it says it carries";
     let list = |names: &[String]| {
         if names.is_empty() {
@@ -53,7 +69,7 @@ pub fn bundle(path: &Path, question: Question<'_>) -> Audited {
             format!("it says {}, it carries {}", list(&promised), list(&audited.versions)),
         )
     };
-    let mut findings = vec![
+    let findings = vec![
         Finding::pass(
             "bundle",
             "The file is a bundle and nothing else",
@@ -61,14 +77,6 @@ pub fn bundle(path: &Path, question: Question<'_>) -> Audited {
         ),
         finding,
     ];
-    if source.carries_site() {
-        findings.push(Finding::unknown(
-            "bundle.approval",
-            "A site approves what it carries",
-            "it carries an approval, and this audit knows the root of the publisher alone: \
-             `bastide-repo import --dry-run --site-trust DIR` verifies both",
-        ));
-    }
     audited.sections.push(Section::new(
         "bundle",
         "Bundle",
@@ -76,4 +84,16 @@ pub fn bundle(path: &Path, question: Question<'_>) -> Audited {
         findings,
     ));
     audited
+}
+
+/// The metadata files of one of its repositories.
+fn metadata(source: &BundleSource) -> Inventory {
+    let held = |name: &str| Held {
+        name: name.to_owned(),
+        length: source.metadata_size(name).unwrap_or(0),
+    };
+    Inventory {
+        metadata: source.metadata_names().map(held).collect(),
+        targets: Vec::new(),
+    }
 }

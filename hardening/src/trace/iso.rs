@@ -156,6 +156,7 @@ pub fn iso(path: &Path, question: Question<'_>, subject: &mut Subject) -> io::Re
         },
         &inventory,
         question,
+        None,
     );
 
     let mut answer = None;

@@ -2,10 +2,12 @@
 //! From every file to the key that vouches for it: file → target → role → keys and threshold → pinned root, and every
 //! package → manifest → upstream's index → upstream's signed list → upstream's keys.
 
+mod approval;
 mod baked;
 mod boot;
 pub mod bundle;
 mod files;
+mod gateway;
 mod history;
 pub mod host;
 pub mod iso;

@@ -31,6 +31,8 @@ pub(super) const SIGNATURE: u64 = 64 << 10;
 pub struct Question<'a> {
     /// What the auditor brought along.
     pub trust: &'a Trust,
+    /// Whose officers must have approved it, where the auditor brought their trust directory along too.
+    pub site: Option<&'a Trust>,
     /// The time against which freshness is judged.
     pub now: DateTime<Utc>,
     /// Whether every target that is named must be there. A medium carries some releases, a repository all.
@@ -78,8 +80,13 @@ impl Audited {
     }
 }
 
-/// Audits a repository, whatever carries it.
-pub fn audit<S: Source>(mut source: S, inventory: &Inventory, question: Question<'_>) -> Audited {
+/// Audits a repository, whatever carries it; its freshness as of a site's approval, where there is one.
+pub fn audit<S: Source>(
+    mut source: S,
+    inventory: &Inventory,
+    question: Question<'_>,
+    approved_at: Option<DateTime<Utc>>,
+) -> Audited {
     let signatures = signatures(&mut source, inventory);
     let roots = roots(&mut source, inventory);
     let mut followed = follow(source, &question.trust.root);
@@ -150,7 +157,11 @@ pub fn audit<S: Source>(mut source: S, inventory: &Inventory, question: Question
 
     let pinned = &question.trust.root[..];
     let tree = followed.tree(&mut |role| files.remove(role).unwrap_or_default());
-    let mut chain = vec![tree, followed.freshness(question.now, true)];
+    let mut fresh = followed.freshness(approved_at.unwrap_or(question.now), true);
+    if approved_at.is_some() {
+        fresh.title += ", when the site approved it";
+    }
+    let mut chain = vec![tree, fresh];
     let newest = roots.values().next_back();
     chain.extend(newest.and_then(|newest| history::behind("It", newest, pinned, &roots)));
     let mut sections = vec![

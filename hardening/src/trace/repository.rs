@@ -10,11 +10,13 @@ use signing::output::Refused;
 use signing::tuf::DirectorySource;
 
 use super::release::{Audited, Question, audit};
-use super::{Held, Inventory, memory};
+use super::{Held, Inventory, approval, gateway, memory};
 use crate::report::{Finding, Section};
 
 /// Where a gateway remembers what it trusted.
 const DATASTORE: &str = "datastore";
+/// Where it keeps what the site's officers approved.
+const SITE: &str = "site";
 const ENTRIES: usize = 1_000_000;
 
 /// Audits the repository in a directory.
@@ -27,7 +29,7 @@ pub fn repository(directory: &Path, mut question: Question<'_>) -> Result<Audite
         let why = "it is no repository: it has no directory metadata";
         return Err(anyhow!(Refused(why.to_owned())));
     }
-    let mut gateway = false;
+    let (mut gateway, mut approved) = (false, false);
     let mut inventory = Inventory::default();
     let mut strange = Vec::new();
     for entry in entries {
@@ -37,6 +39,10 @@ pub fn repository(directory: &Path, mut question: Question<'_>) -> Result<Audite
             "targets" => &mut inventory.targets,
             // Taken by whoever writes the repository; it is empty.
             ".lock" if entry.metadata()?.len() == 0 => continue,
+            SITE if entry.file_type()?.is_dir() => {
+                approved = true;
+                continue;
+            }
             DATASTORE if entry.file_type()?.is_dir() => {
                 gateway = true;
                 // Its bundles carried some releases, and it holds those.
@@ -50,7 +56,21 @@ pub fn repository(directory: &Path, mut question: Question<'_>) -> Result<Audite
         };
         files(&entry.path(), "", list, &mut strange, &name)?;
     }
-    let mut audited = audit(DirectorySource::below(directory), &inventory, question);
+    let mut served = DirectorySource::below(directory);
+    let judged = match question.site {
+        Some(site) => Some(gateway::approvals(directory, site, question)?),
+        None => None,
+    };
+    let as_of = judged.as_ref().and_then(|(judged, _)| judged.as_of(&mut served));
+    let mut audited = audit(served, &inventory, question, as_of);
+    match judged {
+        Some((judged, memory)) => {
+            audited.sections.push(approval::section(judged.findings));
+            audited.sections.extend(memory);
+        }
+        None if approved => audited.sections.push(approval::section(vec![approval::unasked()])),
+        None => {}
+    }
     if gateway {
         let memory = memory::section(&directory.join(DATASTORE), &audited, question);
         audited.sections.push(memory);
@@ -73,13 +93,19 @@ pub fn repository(directory: &Path, mut question: Question<'_>) -> Result<Audite
     Ok(audited)
 }
 
-fn sorted(directory: &Path) -> io::Result<Vec<fs::DirEntry>> {
+pub(super) fn sorted(directory: &Path) -> io::Result<Vec<fs::DirEntry>> {
     let mut entries = fs::read_dir(directory)?.collect::<io::Result<Vec<_>>>()?;
     entries.sort_by_key(fs::DirEntry::file_name);
     Ok(entries)
 }
 
-fn files(directory: &Path, below: &str, list: &mut Vec<Held>, strange: &mut Vec<String>, top: &str) -> io::Result<()> {
+pub(super) fn files(
+    directory: &Path,
+    below: &str,
+    list: &mut Vec<Held>,
+    strange: &mut Vec<String>,
+    top: &str,
+) -> io::Result<()> {
     for entry in sorted(directory)? {
         let name = entry.file_name().to_string_lossy().into_owned();
         let full = if below.is_empty() {

@@ -109,9 +109,8 @@ impl Trust {
         anchors
     }
 
-    /// What this directory says, and whether it agrees with itself. Only a person can compare it with what was handed over.
-    #[must_use]
-    pub fn section(&self, now: DateTime<Utc>) -> Section {
+    /// Whether the release key vouches for the pinned root as well.
+    pub(super) fn pinned(&self, now: DateTime<Utc>) -> Finding {
         let signature = self.directory.join("root.json.asc");
         let root = match digest::read_bounded(&signature, LIMIT) {
             Ok(signature) => self.openpgp(
@@ -127,12 +126,17 @@ impl Trust {
                 format!("cannot read {}: {error}", signature.display()),
             ),
         };
-        let root = root.fact("sha256 of root.json", Sha256::of(&self.root)).guide(
+        root.fact("sha256 of root.json", Sha256::of(&self.root)).guide(
             "Everything in this report hangs from this file. That it is the right one is the one thing that no program can tell.",
             &["TUF 1.0.34, section 5.2", "ANSSI BP-028 R59"],
             "Compare the digest of root.json and the OpenPGP fingerprint with those that were handed over by another way.",
-        );
-        let mut findings = vec![root];
+        )
+    }
+
+    /// What this directory says, and whether it agrees with itself. Only a person can compare it with what was handed over.
+    #[must_use]
+    pub fn section(&self, now: DateTime<Utc>) -> Section {
+        let mut findings = vec![self.pinned(now)];
         for (name, what) in [
             ("pk.der", "platform key"),
             ("kek.der", "key exchange key"),

@@ -126,7 +126,29 @@ impl Source for Way<'_> {
     }
 }
 
+impl Followed<()> {
+    /// What a client has verified.
+    pub(crate) const fn of(trail: Trail) -> Self {
+        Self {
+            client: None,
+            trail,
+            targets: Vec::new(),
+            error: None,
+        }
+    }
+}
+
 impl<S> Followed<S> {
+    /// Without the client, which holds its source.
+    pub(crate) fn apart(self) -> Followed<()> {
+        Followed {
+            client: None,
+            trail: self.trail,
+            targets: self.targets,
+            error: self.error,
+        }
+    }
+
     /// The tree: roots, below the newest its roles, below each role its delegations and `files` for its targets.
     pub(crate) fn tree(&self, files: &mut dyn FnMut(&str) -> Vec<Finding>) -> Finding {
         let roots: Vec<&TrailFile> = self.trail.files.iter().filter(|file| file.role == "root").collect();

@@ -89,6 +89,7 @@ impl Table {
         let at: DateTime<Utc> = now() + Duration::days(by.days);
         let question = Question {
             trust: &trust,
+            site: None,
             now: at,
             complete: kind == Kind::Repository,
             upstream,

@@ -51,6 +51,7 @@ impl World {
         let policy: Policy = super::upstream().policy();
         audit(Question {
             trust: &trust,
+            site: None,
             now: now(),
             complete,
             upstream: Some(&policy),

@@ -247,19 +247,27 @@ fn agree(vendor: Vec<VerifiedTarget>, site: &[VerifiedTarget]) -> Result<Vec<Ver
         vendor.into_iter().map(|target| (target.name.clone(), target)).collect();
     let mut agreed = Vec::with_capacity(site.len());
     for approved in site {
-        let refuse = |why| disagreement(&approved.name, why);
-        let (_, description) = approval_of(approved)?;
-        let target = vendor
-            .remove(&approved.name)
-            .ok_or_else(|| refuse("the site approves it, and the vendor's metadata do not name it"))?;
-        if (target.length, target.sha256) != (approved.length, approved.sha256) {
-            return Err(refuse("vendor and site name different contents"));
-        }
-        let said = target.custom.as_ref().and_then(serde_json::Value::as_object);
-        if said.cloned().unwrap_or_default() != description {
-            return Err(refuse("vendor and site describe it differently"));
-        }
-        agreed.push(target);
+        let target = vendor.remove(&approved.name);
+        agreement(target.as_ref(), approved)?;
+        agreed.extend(target);
     }
     Ok(agreed)
+}
+
+/// Whether the vendor names a target as the site approved it; see [`MultiClient::targets`].
+///
+/// # Errors
+/// What they disagree on.
+pub fn agreement(vendor: Option<&VerifiedTarget>, approved: &VerifiedTarget) -> Result<()> {
+    let refuse = |why| disagreement(&approved.name, why);
+    let (_, description) = approval_of(approved)?;
+    let target = vendor.ok_or_else(|| refuse("the site approves it, and the vendor's metadata do not name it"))?;
+    if (target.length, target.sha256) != (approved.length, approved.sha256) {
+        return Err(refuse("vendor and site name different contents"));
+    }
+    let said = target.custom.as_ref().and_then(serde_json::Value::as_object);
+    if said.cloned().unwrap_or_default() != description {
+        return Err(refuse("vendor and site describe it differently"));
+    }
+    Ok(())
 }
