@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use signing::digest::read_bounded;
 use signing::output::Refused;
-use signing::policy::{Policy, Sovereigns};
+use signing::policy::{MAX_FILE, Policy, Sovereign, Sovereigns};
 
 use crate::machine::Machine;
 use crate::record;
@@ -42,16 +42,22 @@ pub fn policy(machine: &Machine) -> Result<Policy> {
     Ok(policy)
 }
 
-/// The roots that this host follows.
+/// Whom this host follows.
 ///
 /// # Errors
-/// As [`policy`], and when a root cannot be read or is not the pinned one.
+/// As [`policy`], and when a root or a certificate cannot be read or is not the pinned one.
 pub fn sovereigns(machine: &Machine) -> Result<Sovereigns> {
     let policy = policy(machine)?;
-    let root = machine.trust.join("root.json");
-    let root =
-        read_bounded(&root, 1 << 20).with_context(|| format!("cannot read the trust root {}", root.display()))?;
-    policy.sovereigns(&machine.policy(), root)
+    let read = |name: &str| {
+        let path = machine.trust.join(name);
+        read_bounded(&path, MAX_FILE)
+            .with_context(|| format!("cannot tell whom this host believes: cannot read {}", path.display()))
+    };
+    let vendor = Sovereign {
+        root: read("root.json")?,
+        certificate: read("release.asc")?,
+    };
+    policy.sovereigns(&machine.policy(), vendor)
 }
 
 fn recorded(state: &Path) -> Result<Policy> {

@@ -119,6 +119,9 @@ impl Door for Update {
 
     fn offer(&mut self, vault: &Vault, go: Go) -> Result<(), Refusal> {
         let laid = vault.lay_down();
+        for (name, signature) in vault.countersigned() {
+            fs::write(laid.path().join("metadata").join(name), signature).unwrap();
+        }
         self.take(offer(laid.path()), go)
     }
 
@@ -159,8 +162,14 @@ fn every_attack_on_the_archive_is_refused_by_update() {
     let Some(mut update) = Update::new() else { return };
     let mut honest = update.vault.clone();
     honest.publish(3, 2);
-    let whole = carried::bundle(&honest, &|_| None);
+    let whole = carried::bundle(&honest);
     carried::withstand(&mut update, &whole, Update::take_bundle);
+}
+
+#[test]
+fn a_thief_of_all_tuf_keys_lacks_the_release_key_at_an_update() {
+    let Some(mut update) = Update::new() else { return };
+    carried::without_release_key(&mut update, Update::take_bundle);
 }
 
 #[test]

@@ -95,6 +95,7 @@ impl Medium {
         let built = image
             .as_ref()
             .and_then(|image| DateTime::from_timestamp(i64::try_from(image.built).ok()?, 0));
+        let store = store.demanding(openpgp::read_keyring(&self.trust.join("release.asc"))?);
         let time = store.time(&clock::read(), built)?;
         let now = time.now();
         let source = DirectorySource::new(&metadata, &self.targets);

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use signing::digest::Sha256;
-use signing::policy::{POLICY, Policy, SiteFiles};
+use signing::policy::{POLICY, Policy, SiteFiles, Sovereign};
 use signing::tuf::Datastore;
 use support::{Disk, Medium, can_check, common, run};
 
@@ -58,7 +58,11 @@ fn a_named_site_is_pinned_and_recorded() {
         serde_json::from_value::<Policy>(record["policy"].clone()).unwrap(),
         policy
     );
-    policy.sovereigns(&trust, Vec::new()).unwrap();
+    let vendor = Sovereign {
+        root: Vec::new(),
+        certificate: Vec::new(),
+    };
+    policy.sovereigns(&trust, vendor).unwrap();
     let Policy::VendorAndSite { site } = policy else {
         panic!("{policy:?}")
     };

@@ -18,11 +18,13 @@ use serde::Serialize;
 use serde_json::Value;
 use signing::digest::{self, Sha256};
 use signing::keys::Passphrase;
+use signing::openpgp;
 use signing::output::Refused;
 use signing::release::Version;
 use signing::site::{Site, Trust};
 use signing::tuf::approval::{APPROVAL, Approval, Seen};
 use signing::tuf::author::TargetEntry;
+use signing::tuf::beside;
 use signing::tuf::repository::limits_to_publish;
 use signing::tuf::{Client, Datastore, DirectorySource, Limits, Source, Trail, VerifiedTarget};
 
@@ -179,6 +181,7 @@ fn verify(
     // What the gateway remembers holds, and an approval teaches it nothing.
     let place = repository.root().join(DATASTORE);
     let (memory, _) = Datastore::rehearse(&place, &options.vendor.root()?)?;
+    let memory = memory.demanding(openpgp::read_keyring(&options.vendor.release_keyring())?);
     let time = memory.time(&options.now.into(), None)?;
     let now = time.now();
     let mut client = Client::open(memory, repository.source(), Limits::default(), time)?;
@@ -342,7 +345,8 @@ fn write(
         .timestamp)
 }
 
-/// Keeps the vendor's metadata as they were seen: all roots with their OpenPGP signatures, and the rest by version.
+/// Keeps the vendor's metadata as they were seen: the rest by version, roots and timestamp with their
+/// OpenPGP signatures.
 fn keep(repository: &Repository, trail: &Trail) -> Result<()> {
     let read = |name: &str| {
         let path = repository.metadata(name);
@@ -364,6 +368,9 @@ fn keep(repository: &Repository, trail: &Trail) -> Result<()> {
         let bytes = repository.source().metadata(&file.file, file.length)?;
         let bytes = bytes.filter(|bytes| Sha256::of(bytes) == file.sha256);
         let bytes = bytes.with_context(|| format!("{} changed while it was read: approve again", file.file))?;
+        if let Some(signature) = beside::signature_of(file) {
+            repository.write_approved(&signature, &read(&signature)?)?;
+        }
         repository.write_approved(&kept(file), &bytes)?;
     }
     Ok(())

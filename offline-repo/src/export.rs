@@ -12,6 +12,7 @@ use signing::digest;
 use signing::durable;
 use signing::output::Refused;
 use signing::release::Version;
+use signing::tuf::beside;
 use signing::tuf::trail::TrailFile;
 use signing::tuf::{Datastore, DirectorySource, Limits, MultiClient, Stores, Trail, VerifiedTarget};
 
@@ -193,7 +194,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     digest::read_bounded(path, 64 << 20).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// The metadata files that a client needs, roots with their OpenPGP signatures, in a fixed order.
+/// The metadata files that a client needs, roots and the timestamp with their OpenPGP signatures, in a fixed order.
 #[must_use]
 pub fn metadata_names(trail: &Trail) -> Vec<String> {
     trail.files.iter().flat_map(with_signature).collect()
@@ -201,9 +202,7 @@ pub fn metadata_names(trail: &Trail) -> Vec<String> {
 
 fn with_signature(file: &TrailFile) -> Vec<String> {
     let mut names = vec![file.file.clone()];
-    if file.role == "root" {
-        names.push(format!("{}.asc", file.file));
-    }
+    names.extend(beside::signature_of(file));
     names
 }
 

@@ -8,7 +8,7 @@
 //! the vendor's metadata do not bear out ([`signing::tuf::multi`]), and where none is demanded, a bundle that carries one,
 //! for nobody here could verify it. The gateway remembers what it trusted in `REPO/datastore`, so an older bundle is refused.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -18,10 +18,11 @@ use serde::Serialize;
 use signing::anchor;
 use signing::clock::Reading;
 use signing::digest::Sha256;
-use signing::openpgp;
+use signing::openpgp::{self, Cert};
 use signing::output::Refused;
 use signing::release::{Custom, MAX_BOOT_IMAGE, Version};
 use signing::site::Trust;
+use signing::tuf::beside::{self, Signatures};
 use signing::tuf::{
     Client, Datastore, DirectorySource, Limits, Memory, MultiClient, Offer, Source, Stores, Time, Trail, TufError,
     VerifiedTarget, Waiver,
@@ -84,6 +85,7 @@ pub struct Believed {
 struct Remembered {
     place: PathBuf,
     root: Vec<u8>,
+    release: Vec<Cert>,
     rehearsal: Datastore,
     /// The fingerprint of the trust directory, where nothing was remembered before.
     anchor: Option<String>,
@@ -101,6 +103,7 @@ struct Opened {
 impl Remembered {
     fn rehearse(place: PathBuf, trust: &Trust) -> Result<Self> {
         let root = trust.root()?;
+        let release = openpgp::read_keyring(&trust.release_keyring())?;
         let (rehearsal, memory) = Datastore::rehearse(&place, &root)?;
         let anchor = match memory {
             Memory::Anew => Some(
@@ -112,6 +115,7 @@ impl Remembered {
         Ok(Self {
             place,
             root,
+            release,
             rehearsal,
             anchor,
         })
@@ -123,12 +127,10 @@ impl Remembered {
             Mode::Write => Datastore::open_or_create(&self.place, &self.root)?.0,
             // A rehearsal must not teach the gateway anything.
             Mode::DryRun => self.rehearsal,
-        })
+        }
+        .demanding(self.release))
     }
 }
-
-/// The OpenPGP signatures that hold, by the digest of the root that each is for.
-type Signatures = BTreeMap<Sha256, Vec<u8>>;
 
 /// Opens what the gateway remembers, once the OpenPGP keys have vouched for the roots: a trust directory given by mistake
 /// would pin its root for good.
@@ -197,7 +199,7 @@ pub fn import(
     sweep(&repository.root().join("targets"))?;
     let Opened {
         stores,
-        signatures,
+        mut signatures,
         time,
         anchor,
         site_anchor,
@@ -211,6 +213,7 @@ pub fn import(
     not_older(repository, &believed.vendor, client.vendor().source(), as_of)?;
     let targets = client.targets()?;
     let trails = client.trails();
+    signatures.extend(client.signatures());
     let waived = client.waived().map(|used| used.lifted.keys().cloned().collect());
     let clock = client.time().complaint();
     let (vendor, site) = client.sources();
@@ -278,12 +281,10 @@ pub fn import(
 
     drop(client);
     if mode == Mode::Write {
-        if trails.site.is_some() {
-            take_approval(repository, &trails.vendor, &metadata, &site)?;
+        if let Some((approvals, _)) = &trails.site {
+            take_approval(repository, &trails.vendor, &metadata, &site, approvals)?;
         }
-        for (name, bytes) in &metadata {
-            repository.write_metadata(name, bytes)?;
-        }
+        repository.take_metadata(&metadata, &trails.vendor)?;
     }
     let trail = trails.vendor;
     let whole = |list: &[crate::repository::Published], version: &Version| {
@@ -311,7 +312,7 @@ pub fn import(
     })
 }
 
-/// The metadata files of a trail as the bundle carries them, roots with their OpenPGP signatures.
+/// The metadata files of a trail as the bundle carries them, with the OpenPGP signatures beside them.
 fn metadata(source: &mut BundleSource, trail: &Trail, signatures: &Signatures) -> Result<Vec<(String, Vec<u8>)>> {
     let mut metadata = Vec::new();
     for file in &trail.files {
@@ -321,8 +322,8 @@ fn metadata(source: &mut BundleSource, trail: &Trail, signatures: &Signatures) -
             None if file.role == "root" => continue,
             _ => return Err(anyhow!(Refused(format!("{} changed while it was read", file.file)))),
         };
-        if let Some(signature) = signatures.get(&file.sha256) {
-            metadata.push((format!("{}.asc", file.file), signature.clone()));
+        if let (Some(name), Some(signature)) = (beside::signature_of(file), signatures.get(&file.sha256)) {
+            metadata.push((name, signature.clone()));
         }
         metadata.push((file.file.clone(), bytes));
     }
@@ -337,6 +338,7 @@ fn take_approval(
     vendor: &Trail,
     metadata: &[(String, Vec<u8>)],
     site: &[(String, Vec<u8>)],
+    approvals: &Trail,
 ) -> Result<()> {
     let timestamp = vendor.files.iter().rev().find(|file| file.role == "timestamp");
     for (name, bytes) in metadata {
@@ -345,11 +347,7 @@ fn take_approval(
             None => repository.write_approved(name, bytes)?,
         }
     }
-    let approvals = Repository::create(&repository.site())?;
-    for (name, bytes) in site {
-        approvals.write_metadata(name, bytes)?;
-    }
-    Ok(())
+    Repository::create(&repository.site())?.take_metadata(site, approvals)
 }
 
 /// A boot image must be one that the site's hosts would start, before anything of its release is written.

@@ -25,6 +25,7 @@ use signing::digest::{self, Sha256};
 use signing::durable;
 use signing::output::Refused;
 use signing::release::{self, Offered, Part, Version};
+use signing::tuf::beside;
 use signing::tuf::repository::limits_to_publish;
 use signing::tuf::trail::TrailFile;
 use signing::tuf::{Client, Datastore, DirectorySource, Limits, Offer, Source, Trail, VerifiedTarget};
@@ -369,6 +370,21 @@ impl Repository {
     pub fn write_metadata(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.metadata(name);
         durable::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Writes metadata that were verified, the timestamp last; the signature beside the one before goes.
+    ///
+    /// # Errors
+    /// When a write fails.
+    pub(crate) fn take_metadata(&self, files: &[(String, Vec<u8>)], trail: &Trail) -> Result<()> {
+        for (name, bytes) in files {
+            self.write_metadata(name, bytes)?;
+        }
+        let metadata = self.root().join("metadata");
+        let timestamp = trail.files.iter().rev().find(|file| file.role == "timestamp");
+        timestamp
+            .map_or(Ok(()), |file| beside::forget_replaced(&metadata, file.version))
+            .with_context(|| format!("cannot clear {}", metadata.display()))
     }
 
     /// Puts a target's file in its place: `give` writes the content, which must have this digest and length. A file that

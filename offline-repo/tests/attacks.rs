@@ -9,7 +9,6 @@ mod attacks;
 mod carried;
 mod support;
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,16 +20,13 @@ use offline_repo::repository::Repository;
 use signing::clock::now;
 use signing::digest::Sha256;
 use signing::release::Part;
-use signing::site::{Site, Trust};
+use signing::site::Trust;
 use support::{common, repo, root_hash};
 
 /// A gateway of a site whose TUF keys are in a vault; all else is the tests' site.
 struct Gateway {
     vault: Vault,
     directory: tempfile::TempDir,
-    site: Site,
-    /// Of each root: to open the key takes its time.
-    signatures: RefCell<BTreeMap<Vec<u8>, Vec<u8>>>,
 }
 
 fn built(directory: &Path, version: &str) -> Built {
@@ -48,17 +44,11 @@ impl Gateway {
         let directory = tempfile::tempdir().unwrap();
         let built = |version| built(directory.path(), version);
         let vault = Vault::seen([built("1.0.0"), built("1.1.0")]);
-        let site = Site::open(common::site()).unwrap();
-        let mut door = Self {
-            vault,
-            directory,
-            site,
-            signatures: RefCell::default(),
-        };
+        let mut door = Self { vault, directory };
         common::copy(&common::trust(), &door.at("trust"));
         let root = door.vault.file("1.root.json");
         fs::write(door.at("trust/root.json"), root).unwrap();
-        fs::write(door.at("trust/root.json.asc"), door.sign(root).unwrap()).unwrap();
+        fs::write(door.at("trust/root.json.asc"), common::release_signature(root)).unwrap();
         Repository::create(&door.at("gateway")).unwrap();
         let seen = door.vault.clone();
         door.offer(&seen, Go::Take).unwrap();
@@ -68,21 +58,6 @@ impl Gateway {
 
     fn at(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
-    }
-
-    /// Even the OpenPGP key is the thief's: the TUF client alone must refuse.
-    fn sign(&self, root: &[u8]) -> Option<Vec<u8>> {
-        let mut signatures = self.signatures.borrow_mut();
-        let sign = || {
-            let passphrase = common::passphrase();
-            let key = self.site.release_key(&passphrase).unwrap();
-            key.sign_detached(root).unwrap().into_bytes()
-        };
-        Some(signatures.entry(root.to_vec()).or_insert_with(sign).clone())
-    }
-
-    fn bundle(&self, vault: &Vault) -> Vec<u8> {
-        carried::bundle(vault, &|root| self.sign(root))
     }
 
     fn take(&mut self, bundle: &[u8], go: Go) -> Result<(), Refusal> {
@@ -122,7 +97,7 @@ impl Door for Gateway {
     }
 
     fn offer(&mut self, vault: &Vault, go: Go) -> Result<(), Refusal> {
-        self.take(&self.bundle(vault), go)
+        self.take(&carried::bundle(vault), go)
     }
 
     fn memory(&self) -> BTreeMap<String, Vec<u8>> {
@@ -166,8 +141,13 @@ fn every_attack_on_the_archive_is_refused_by_import() {
     let mut gateway = Gateway::new();
     let mut honest = gateway.vault.clone();
     honest.publish(3, 2);
-    let whole = gateway.bundle(&honest);
+    let whole = carried::bundle(&honest);
     carried::withstand(&mut gateway, &whole, |gateway, bundle| gateway.take(bundle, Go::Take));
+}
+
+#[test]
+fn a_thief_of_all_tuf_keys_lacks_the_release_key_at_import() {
+    carried::without_release_key(&mut Gateway::new(), |gateway, bundle| gateway.take(bundle, Go::Take));
 }
 
 #[test]

@@ -63,6 +63,7 @@ fn a_publication_that_was_cut_behind_a_new_root_is_gone_on_with() {
         host: &[&host],
         snapshot: &[&snapshot],
         timestamp: &[&replaced],
+        release: None,
     };
     let expires = Expiry::all(now() + Duration::days(200));
     editor

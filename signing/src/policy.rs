@@ -24,7 +24,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{Sha256, read_bounded};
-use crate::openpgp;
+use crate::openpgp::{self, Cert, OpenPgpError};
 use crate::output::Refused;
 
 /// The policy's file.
@@ -61,18 +61,37 @@ pub struct Pinned {
     pub certificate_sha256: Sha256,
 }
 
-/// A policy with the roots that it pins.
+/// One who is believed: by TUF's signatures from a root on, with OpenPGP's beside them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sovereign {
+    /// The pinned root.
+    pub root: Vec<u8>,
+    /// The OpenPGP release certificate, as a keyring file.
+    pub certificate: Vec<u8>,
+}
+
+/// A policy with whom it pins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sovereigns {
-    /// The vendor's root.
-    Vendor(Vec<u8>),
-    /// The roots of both.
+    /// The vendor alone.
+    Vendor(Sovereign),
+    /// Both.
     Both {
-        /// The vendor's.
-        vendor: Vec<u8>,
-        /// The site's.
-        site: Vec<u8>,
+        /// The vendor.
+        vendor: Sovereign,
+        /// The site.
+        site: Sovereign,
     },
+}
+
+impl Sovereign {
+    /// The certificates whose OpenPGP signatures count.
+    ///
+    /// # Errors
+    /// When there is none, or something else.
+    pub fn release(&self) -> Result<Vec<Cert>, OpenPgpError> {
+        openpgp::parse_keyring(Path::new(CERTIFICATE), &self.certificate)
+    }
 }
 
 impl Policy {
@@ -96,11 +115,11 @@ impl Policy {
         Ok(bytes)
     }
 
-    /// The roots to follow: the vendor's as given, the site's from `directory`, where it must be the pinned one.
+    /// Whom to follow: the vendor as given, the site from `directory`, where it must be the pinned one.
     ///
     /// # Errors
     /// [`Refused`] in the chain when a file is not the pinned one; else when it cannot be read.
-    pub fn sovereigns(&self, directory: &Path, vendor: Vec<u8>) -> Result<Sovereigns> {
+    pub fn sovereigns(&self, directory: &Path, vendor: Sovereign) -> Result<Sovereigns> {
         let Self::VendorAndSite { site } = self else {
             return Ok(Sovereigns::Vendor(vendor));
         };
@@ -115,7 +134,10 @@ impl Policy {
         }
         Ok(Sovereigns::Both {
             vendor,
-            site: files.root,
+            site: Sovereign {
+                root: files.root,
+                certificate: files.certificate,
+            },
         })
     }
 }
@@ -213,12 +235,19 @@ mod tests {
             assert_eq!(Policy::read(directory.path()).unwrap(), policy);
         }
         let sovereigns = site_and(directory.path(), b"the vendor's");
-        let (vendor, site) = (b"the vendor's".to_vec(), ROOT.as_bytes().to_vec());
+        let (vendor, site) = (named(b"the vendor's"), named(ROOT.as_bytes()));
         assert_eq!(sovereigns.unwrap(), Sovereigns::Both { vendor, site });
     }
 
     fn site_and(directory: &Path, vendor: &[u8]) -> Result<Sovereigns> {
-        Policy::read(directory)?.sovereigns(directory, vendor.to_vec())
+        Policy::read(directory)?.sovereigns(directory, named(vendor))
+    }
+
+    fn named(root: &[u8]) -> Sovereign {
+        Sovereign {
+            root: root.to_vec(),
+            certificate: CERTIFICATE.into(),
+        }
     }
 
     #[test]

@@ -246,11 +246,13 @@ impl Site {
     ) -> Result<Published> {
         let key = |role| self.signer(role, passphrase);
         let host = key(Role::Host)?;
+        let release = self.release_key(passphrase)?;
         let signers = Signers {
             targets: &[&key(Role::Targets)?],
             host: &[&host],
             snapshot: &[&key(Role::Snapshot)?],
             timestamp: &[&key(Role::Timestamp)?],
+            release: Some(&|timestamp| release.sign_detached(timestamp)),
         };
         repository.publish(
             &KeySet::single(host.public()),

@@ -39,6 +39,7 @@ fn bench() -> TempDir {
         host: &[&host],
         snapshot: &[&snapshot],
         timestamp: &[&timestamp],
+        release: None,
     };
     let expiry = Expiry::all(now() + TimeDelta::days(2));
     repository

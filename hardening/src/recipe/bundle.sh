@@ -36,7 +36,7 @@ follow
     rm -f "$REPO/$place.zst" "$WORK/torn"
 done <"$WORK/targets"
 signatures
-openpgp_roots
+openpgp_beside
 files
 boot
 packages

@@ -68,6 +68,7 @@ def follow():
     older = [int(name.split(".")[0]) for name in listed if re.fullmatch(r"[1-9][0-9]*\.root\.json", name)]
     older = sorted(version for version in older if version < first)
     known = {"timestamp.json"} | {f"{v}.root.json" for v in versions} | {f"{v}.root.json.asc" for v in versions}
+    known.add(f"{stored('timestamp').signed.version}.timestamp.json.asc")
     tree = [f"root {newest} expires {stored('root').signed.expires:%Y-%m-%d}"]
     for role, by in signed_by.items():
         metadata = stored(role)
@@ -78,6 +79,7 @@ def follow():
         tree.append(f"{ascii(role)[1:-1]} {version} expires {metadata.signed.expires:%Y-%m-%d}")
     write("roots", versions)
     write("older", older)
+    write("timestamp", [stored("timestamp").signed.version])
     write("tree", tree)
     write("targets", map(line, targets))
     write("metadata", (judge(name, known, older, signed_by) for name in listed))

@@ -78,7 +78,7 @@ if [ ! -f "$ARTIFACT.asc" ]; then unknown "$what: there is no .asc beside it"
 elif grep -qx 'BASTIDE-ANSWER.TOML' "$WORK/esp"; then unknown "$what: an answer was written after it was signed"
 else openpgp "$what" "$ARTIFACT.asc" "$ARTIFACT"; fi
 signatures
-openpgp_roots
+openpgp_beside
 files
 boot
 packages

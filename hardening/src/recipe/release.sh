@@ -39,8 +39,8 @@ carried() {
 }
 releases() { cut -d ' ' -f 5 "$WORK/targets" | sort -u -V; }
 
-openpgp_roots() {
-    chapter 'OpenPGP signatures of the roots'
+openpgp_beside() {
+    chapter 'OpenPGP signatures of roots and timestamp'
     # Proves: every version of the root, from the pinned one on, is signed with the release key as well.
     # A root that is older than the pinned one is history: its signature, if there is one, is to be the release key's too.
     first=$(head -n 1 "$WORK/roots")
@@ -54,6 +54,11 @@ openpgp_roots() {
         elif ! [ -f "$root" ] || ! [ -f "$root.asc" ]; then refuse "$what: it is not there"
         else openpgp "$what" "$root.asc" "$root"; fi
     done <"$WORK/versions"
+    # Proves: so is the timestamp, from which all else hangs by digests.
+    signature=$REPO/metadata/$(cat "$WORK/timestamp").timestamp.json.asc
+    what="timestamp.json carries the release key's OpenPGP signature"
+    if [ -f "$signature" ]; then openpgp "$what" "$signature" "$REPO/metadata/timestamp.json"
+    else refuse "$what: it is not there"; fi
     [ ! -f "$REPO/metadata/$first.root.json" ] || try 'the first of them is the pinned root' \
         cmp "$REPO/metadata/$first.root.json" "$TRUST/root.json"
 }

@@ -5,7 +5,7 @@ REPO=$ARTIFACT COMPLETE=1
 [ ! -d "$REPO/datastore" ] || COMPLETE=0
 follow
 signatures
-openpgp_roots
+openpgp_beside
 files
 boot
 packages

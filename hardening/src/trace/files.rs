@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Every file of a repository must be accounted for, and every root be signed with OpenPGP as well.
+//! Every file of a repository must be accounted for, and every root and the timestamp be signed with OpenPGP as well.
 
 use std::collections::BTreeMap;
 
 use signing::digest::Sha256;
-use signing::tuf::trail::Origin;
+use signing::tuf::beside;
+use signing::tuf::trail::{Origin, TrailFile};
 use signing::tuf::{Limits, Source, SourceError, TufError};
 
 use super::release::{Question, SIGNATURE};
@@ -12,30 +13,33 @@ use super::tuf::{Followed, Roots};
 use super::{Inventory, bytes, history, of_tuf};
 use crate::report::{Finding, Section};
 
-/// The most roots whose OpenPGP signatures are looked at.
-const ROOTS: usize = 1024;
+/// The most OpenPGP signatures that are looked at.
+const SIGNATURES: usize = 1024;
 
-/// What lies beside a root: its content, and its detached signature.
+/// A file that is signed with OpenPGP, and its detached signature.
 pub(super) type Signed = Result<(Option<Vec<u8>>, Option<Vec<u8>>), SourceError>;
 
-/// Reads the signatures beside the roots, before a client takes the source.
+/// Reads the signatures beside the metadata by their names, before a client takes the source.
 pub(super) fn signatures<S: Source>(source: &mut S, inventory: &Inventory) -> BTreeMap<String, Signed> {
     let limits = Limits::default();
-    let roots = inventory
-        .metadata
-        .iter()
-        .filter_map(|held| held.name.strip_suffix(".asc"))
-        .filter(|name| name.ends_with(".root.json"));
+    let held = inventory.metadata.iter().map(|held| held.name.as_str());
+    let signed = held.filter_map(|name| {
+        let file = name.strip_suffix(".asc")?;
+        let timestamp = file.ends_with(".timestamp.json");
+        let file = if timestamp { "timestamp.json" } else { file };
+        (timestamp || file.ends_with(".root.json")).then_some((name, file))
+    });
     let mut signatures = BTreeMap::new();
-    for root in roots.take(ROOTS) {
-        let content = source.metadata(root, limits.root_bytes);
-        let signature = source.metadata(&format!("{root}.asc"), SIGNATURE);
-        signatures.insert(root.to_owned(), content.and_then(|content| Ok((content, signature?))));
+    for (name, file) in signed.take(SIGNATURES) {
+        let content = source.metadata(file, limits.root_bytes);
+        let signature = source.metadata(name, SIGNATURE);
+        signatures.insert(name.to_owned(), content.and_then(|content| Ok((content, signature?))));
     }
     signatures
 }
 
-/// Every root version carries a detached OpenPGP signature as well; those older than the pinned one, where they have one.
+/// Every root version and the timestamp carry a detached OpenPGP signature as well; roots older than the pinned one, where
+/// they have one.
 pub(super) fn openpgp<S>(
     followed: &Followed<S>,
     signatures: &BTreeMap<String, Signed>,
@@ -44,7 +48,8 @@ pub(super) fn openpgp<S>(
 ) -> Section {
     let pinned = &question.trust.root;
     let mut findings = Vec::new();
-    for (file, signed) in signatures {
+    for (name, signed) in signatures {
+        let file = name.trim_end_matches(".asc");
         let (Some(version), Ok((Some(content), Some(signature)))) = (history::older(file, pinned), signed) else {
             continue;
         };
@@ -58,13 +63,18 @@ pub(super) fn openpgp<S>(
     }
     // An artifact from before the pinned root cannot hold it; that is said elsewhere.
     let behind = history::ends_before(roots, pinned);
-    let verified = followed.trail.files.iter().filter(|file| file.role == "root");
-    for root in verified.filter(|root| !behind || root.origin != Origin::Datastore) {
-        let file = &root.file;
-        let id = format!("openpgp.root.{}", root.version);
+    for verified in &followed.trail.files {
+        let Some(name) = beside::signature_of(verified) else {
+            continue;
+        };
+        if behind && verified.role == "root" && verified.origin == Origin::Datastore {
+            continue;
+        }
+        let file = &verified.file;
+        let id = format!("openpgp.{}.{}", verified.role, verified.version);
         let title = format!("{file} carries the release key's OpenPGP signature");
-        findings.push(match signatures.get(file) {
-            Some(Ok((Some(content), Some(signature)))) if Sha256::of(content) == root.sha256 => {
+        findings.push(match signatures.get(&name) {
+            Some(Ok((Some(content), Some(signature)))) if Sha256::of(content) == verified.sha256 => {
                 question
                     .trust
                     .openpgp(&id, &title, &content[..], signature, question.now)
@@ -73,8 +83,8 @@ pub(super) fn openpgp<S>(
                 Finding::fail(id, title, format!("{file} here is not the one that was verified"))
             }
             Some(Err(error)) => Finding::unknown(id, title, error.to_string()),
-            Some(Ok(_)) | None => Finding::fail(id, title, format!("{file}.asc is not there")).guide(
-                "Two kinds of signature of two kinds of key are asked for on every change of root.",
+            Some(Ok(_)) | None => Finding::fail(id, title, format!("{name} is not there")).guide(
+                "Two kinds of signature of two kinds of key are asked for on every root and on what a repository holds.",
                 &["ANSSI BP-028 R59"],
                 "Sign it with `bastide-sign openpgp` and publish the signature beside it.",
             ),
@@ -83,14 +93,15 @@ pub(super) fn openpgp<S>(
     if findings.is_empty() {
         findings.push(Finding::unknown(
             "openpgp.root",
-            "OpenPGP signatures of the roots",
+            "OpenPGP signatures of roots and timestamp",
             "no root was verified",
         ));
     }
     Section::new(
         "openpgp",
-        "OpenPGP signatures of the roots",
-        "A second, independent kind of signature, made with the release key, over each version of the root.",
+        "OpenPGP signatures of roots and timestamp",
+        "A second, independent kind of signature, made with the release key, over each version of the root and over the \
+         timestamp, from which all else hangs by digests.",
         findings,
     )
 }
@@ -106,17 +117,14 @@ pub(super) fn accounting<S: Source>(
     let mut findings = Vec::new();
     let mut known = 0;
     for held in &inventory.metadata {
-        let plain = held
-            .name
-            .strip_suffix(".asc")
-            .filter(|name| name.ends_with(".root.json"));
-        if trail.iter().any(|file| file.file == plain.unwrap_or(&held.name)) {
+        let is = |file: &TrailFile| file.file == held.name || beside::signature_of(file).as_ref() == Some(&held.name);
+        if trail.iter().any(is) {
             known += 1;
         } else if let Some(version) = history::older(&held.name, pinned) {
             match history::root(version, pinned, roots) {
                 None => findings.push(stranger("metadata", &held.name, held.length)),
                 // Its signature was judged by itself.
-                Some(_) if plain.is_some() => known += 1,
+                Some(_) if held.name.ends_with(".asc") => known += 1,
                 Some(finding) => findings.push(finding),
             }
         } else if let Some((role, version, newest)) = superseded(&held.name, followed) {

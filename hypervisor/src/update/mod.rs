@@ -27,7 +27,7 @@ use offline_repo::repository;
 use serde::Serialize;
 use signing::digest::{Sha256, read_bounded};
 use signing::output::{Refused, chain};
-use signing::policy::Sovereigns;
+use signing::policy::{Sovereign, Sovereigns};
 use signing::release::{self, MAX_BOOT_IMAGE, Offered, Part, Version};
 use signing::secureboot;
 use signing::site::check_boot_image;
@@ -355,19 +355,19 @@ fn verify<S: Source>(
     waiver: Option<Waiver>,
     watch: &mut dyn Watch<Step>,
 ) -> Result<(Agreed<S>, String)> {
-    let mut remembered = |directory: PathBuf, root: &[u8]| -> Result<Datastore> {
+    let mut remembered = |directory: PathBuf, whom: &Sovereign| -> Result<Datastore> {
         let (datastore, memory) = match depth {
-            Depth::VerifyOnly => Datastore::rehearse(&directory, root)?,
-            Depth::Install => Datastore::open_or_create(&directory, root)?,
+            Depth::VerifyOnly => Datastore::rehearse(&directory, &whom.root)?,
+            Depth::Install => Datastore::open_or_create(&directory, &whom.root)?,
         };
         if memory == Memory::Anew {
             // The installer makes it, so a host without it has lost it, or somebody took it away to offer an old repository.
             watch.event(Event::now(Step::Verify, Phase::Warning, MEMORY_LOST))?;
         }
-        Ok(datastore)
+        Ok(datastore.demanding(whom.release()?))
     };
     let mut stores = match policy::sovereigns(machine)? {
-        Sovereigns::Vendor(root) => Stores::Vendor(remembered(machine.datastore(), &root)?),
+        Sovereigns::Vendor(vendor) => Stores::Vendor(remembered(machine.datastore(), &vendor)?),
         Sovereigns::Both { vendor, site } => Stores::Both {
             vendor: remembered(machine.datastore(), &vendor)?,
             site: remembered(machine.site_datastore(), &site)?,

@@ -119,6 +119,7 @@ impl Host {
         }
         let site = Site::new();
         fs::write(path("trust/root.json"), &site.root).unwrap();
+        fs::copy(common::trust().join("release.asc"), path("trust/release.asc")).unwrap();
         fs::write(path("trust/db.der"), site.db_certificate()).unwrap();
         let machine = Machine {
             disk: Some(device.0.clone()),
@@ -213,10 +214,8 @@ impl Host {
         let directory = self.machine.policy().join(SITE);
         fs::create_dir_all(&directory).unwrap();
         fs::write(directory.join("root.json"), &site.root).unwrap();
-        // An update follows the root alone; these are the installer's.
-        for name in ["root.json.asc", "release.asc"] {
-            fs::write(directory.join(name), name).unwrap();
-        }
+        fs::copy(common::trust().join("release.asc"), directory.join("release.asc")).unwrap();
+        fs::write(directory.join("root.json.asc"), common::release_signature(&site.root)).unwrap();
         let site = SiteFiles::read(&directory).unwrap().pinned();
         self.pin(&Policy::VendorAndSite { site });
         Datastore::create(

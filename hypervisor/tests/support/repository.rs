@@ -14,12 +14,13 @@ use signing::release::{Custom, Part, Version};
 use signing::secureboot::{Identity, sign_pe};
 use signing::tuf::approval::{APPROVAL, Approval};
 use signing::tuf::author::{self, Delegation, Ed25519Signer, Header, KeySet, MetaEntry, RootPlan, Signer, TargetEntry};
+use signing::tuf::beside;
 use signing::tuf::time::waiver::Draft;
 use signing::tuf::{Client, Datastore, DirectorySource, Limits, Waiver};
 
 use super::common;
 
-/// The keys of a site.
+/// The keys of a site. The OpenPGP release key is the same for all.
 pub struct Site {
     pub root: Vec<u8>,
     custodians: [Ed25519Signer; 3],
@@ -141,11 +142,10 @@ impl Site {
         let whole = author::root(&plan, &[&self.custodians[0], &self.custodians[1]]).unwrap();
         let mut root: serde_json::Value = serde_json::from_slice(&whole).unwrap();
         root["signatures"].as_array_mut().unwrap().pop();
-        fs::write(
-            repository.join("metadata/2.root.json"),
-            serde_json::to_vec(&root).unwrap(),
-        )
-        .unwrap();
+        let root = serde_json::to_vec(&root).unwrap();
+        let metadata = repository.join("metadata");
+        fs::write(metadata.join(beside::root(2)), common::release_signature(&root)).unwrap();
+        fs::write(metadata.join("2.root.json"), root).unwrap();
     }
 
     /// A waiver for what is stale in this repository, signed by so many custodians.
@@ -265,7 +265,9 @@ impl Site {
         let snapshot = author::snapshot(&header(far), &meta, &signers).unwrap();
         let timestamp =
             author::timestamp(&header(terms.expires), &MetaEntry::of(version, &snapshot), &signers).unwrap();
+        let signature = common::release_signature(&timestamp);
         for (name, bytes) in [
+            (beside::timestamp(version), &signature),
             ("1.root.json".to_owned(), &self.root),
             ("timestamp.json".to_owned(), &timestamp),
             (format!("{version}.snapshot.json"), &snapshot),

@@ -19,6 +19,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::beside::{self, Signatures};
 use super::datastore::{Datastore, damaged, snapshot_name, timestamp_name};
 use super::error::TufError;
 use super::limits::{Limits, SameVersion};
@@ -27,6 +28,7 @@ use super::source::Source;
 use super::time::{Time, Used};
 use super::trail::{Origin, Trail, TrailCheck, TrailFile};
 use crate::digest::Sha256;
+use crate::openpgp::MAX_SIGNATURE;
 use checks::{check, content, exact_version, fetch, missing, no_rollback, unchanged_or_newer};
 use targets::Loaded;
 
@@ -51,6 +53,7 @@ pub struct Client<S> {
     snapshot: Option<Snapshot>,
     roles: BTreeMap<String, Arc<Loaded>>,
     trail: Trail,
+    signatures: Signatures,
 }
 
 impl<S: Source> Client<S> {
@@ -78,6 +81,7 @@ impl<S: Source> Client<S> {
             root,
             snapshot: None,
             roles: BTreeMap::new(),
+            signatures: Signatures::new(),
         };
         let header = client.root.header;
         let own = check(format!("root {}", header.version), &client.root.root, keyids);
@@ -150,6 +154,12 @@ impl<S: Source> Client<S> {
         self.offered.as_ref().filter(|used| !used.lifted.is_empty())
     }
 
+    /// The OpenPGP signatures that were demanded and hold, each by the digest of what it signs.
+    #[must_use]
+    pub const fn signatures(&self) -> &Signatures {
+        &self.signatures
+    }
+
     /// The datastore.
     #[must_use]
     pub const fn datastore(&self) -> &Datastore {
@@ -196,6 +206,7 @@ impl<S: Source> Client<S> {
             exact_version("root", next, root.header)?;
             // Not in the specification: a root of the future would raise the floor of time for good.
             self.time.not_ahead("root", root.header.signed_at)?;
+            self.beside(beside::root(next), &name, &bytes, root.header)?;
             // 5.3.6: the expiration of an intermediate root does not matter.
             // 5.3.7, 5.3.8: set and persist the trusted root.
             self.store.write_root(&bytes)?;
@@ -257,6 +268,8 @@ impl<S: Source> Client<S> {
         };
         // 5.4.4: check for a freeze attack.
         self.fresh("timestamp", timestamp.header, &bytes)?;
+        let signature = beside::timestamp(timestamp.header.version);
+        self.beside(signature, FILE, &bytes, timestamp.header)?;
         // 5.4.5: persist.
         if origin == Origin::Source {
             self.store.write(&place, &bytes)?;
@@ -322,6 +335,18 @@ impl<S: Source> Client<S> {
         )];
         self.record("snapshot", name, snapshot.header, &bytes, origin, checks);
         self.snapshot = Some(snapshot);
+        Ok(())
+    }
+
+    /// Not in the specification: the release key's OpenPGP signature, where the datastore demands one.
+    fn beside(&mut self, signature: String, file: &str, bytes: &[u8], header: Header) -> Result<()> {
+        let Some(release) = self.store.release() else {
+            return Ok(());
+        };
+        let found = fetch(&mut self.source, &signature, MAX_SIGNATURE as u64)?.ok_or_else(|| missing(&signature))?;
+        let by = self.time.now().max(beside::latest(header.signed_at));
+        beside::verify(release, file, bytes, &found, by)?;
+        self.signatures.insert(Sha256::of(bytes), found);
         Ok(())
     }
 

@@ -17,6 +17,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use sequoia_openpgp::Cert;
+
 use super::error::TufError;
 use super::model::{Result, Root, read_root};
 use super::names::encode_role;
@@ -47,9 +49,22 @@ pub enum Memory {
 /// The trusted metadata of one client.
 pub struct Datastore {
     disk: Box<dyn Disk>,
+    release: Option<Vec<Cert>>,
 }
 
 impl Datastore {
+    /// Demands an OpenPGP signature by one of these certificates beside TUF's, on each root and timestamp that is yet to be
+    /// trusted ([`super::beside`]).
+    #[must_use]
+    pub fn demanding(mut self, release: Vec<Cert>) -> Self {
+        self.release = Some(release);
+        self
+    }
+
+    pub(super) fn release(&self) -> Option<&[Cert]> {
+        self.release.as_deref()
+    }
+
     /// Makes a datastore in `directory` that trusts this root, which came with the system or by hand.
     ///
     /// # Errors
@@ -78,9 +93,7 @@ impl Datastore {
                 source,
             });
         }
-        let store = Self {
-            disk: Box::new(Directory::open(directory)?),
-        };
+        let store = Self::on(Box::new(Directory::open(directory)?));
         store.root()?;
         Ok(store)
     }
@@ -118,7 +131,7 @@ impl Datastore {
             path: directory.to_path_buf(),
             _lock: None,
         };
-        let copy = Self { disk: Box::new(disk) }.copy()?;
+        let copy = Self::on(Box::new(disk)).copy()?;
         copy.root()?;
         Ok(copy)
     }
@@ -133,7 +146,9 @@ impl Datastore {
                 copy.0.insert(name, bytes);
             }
         }
-        Ok(Self { disk: Box::new(copy) })
+        let mut copy = Self::on(Box::new(copy));
+        copy.release.clone_from(&self.release);
+        Ok(copy)
     }
 
     fn is_missing(directory: &Path) -> bool {
@@ -152,12 +167,11 @@ impl Datastore {
         read_root("the pinned root", trusted_root)?;
         disk.write(ROOT, trusted_root)
             .map_err(|source| error(disk.as_ref(), "write", ROOT, source))?;
-        Ok(Self { disk })
+        Ok(Self::on(disk))
     }
 
-    #[cfg(test)]
     pub(super) fn on(disk: Box<dyn Disk>) -> Self {
-        Self { disk }
+        Self { disk, release: None }
     }
 
     /// The version of the trusted root.

@@ -149,6 +149,14 @@ pub enum TufError {
         /// The bound.
         limit: u64,
     },
+    /// The release key did not sign it with OpenPGP.
+    #[error("the OpenPGP signature of {file} is refused: {why}")]
+    NotCountersigned {
+        /// The file.
+        file: String,
+        /// Why.
+        why: String,
+    },
     /// The policy demands the site's approval, and there is nothing of the site.
     #[error(
         "the trust policy demands the site's approval, and nothing here carries one: the vendor's word alone is not enough"
@@ -218,6 +226,7 @@ impl TufError {
             Self::Missing { .. } | Self::NotInSnapshot { .. } => "incomplete",
             Self::TooMany { .. } => "too-many",
             Self::NoSite | Self::Source(SourceError::NotApproved { .. }) => "not-approved",
+            Self::NotCountersigned { .. } => "openpgp",
             Self::Disagreement { .. } => "disagreement",
             Self::Source(_) => "source",
             Self::DatastoreIo { .. } | Self::DatastoreDamaged { .. } => "datastore",

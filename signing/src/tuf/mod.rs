@@ -3,11 +3,12 @@
 //!
 //! [`author`] builds and signs metadata, [`repository`] edits a repository on disk, [`client`] is the detailed client
 //! workflow of section 5, [`multi`] two repositories that must agree with [`approval`] between them, [`datastore`] what a client remembers, [`source`] where the bytes come from, [`trail`] the record
-//! of what was verified with which keys, [`time`] what time it is, and [`root`] one root and its successor, apart from a repository. Types for keys and
+//! of what was verified with which keys, [`time`] what time it is, [`beside`] the OpenPGP signatures beside all this, and [`root`] one root and its successor, apart from a repository. Types for keys and
 //! for the metadata that is written are `tough`'s.
 
 pub mod approval;
 pub mod author;
+pub mod beside;
 pub mod client;
 pub mod datastore;
 pub mod error;

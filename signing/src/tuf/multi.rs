@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 
 use super::approval::{Approval, Approved};
+use super::beside::Signatures;
 use super::client::{Client, VerifiedTarget};
 use super::datastore::Datastore;
 use super::error::TufError;
@@ -171,6 +172,14 @@ impl<S: Source> MultiClient<S> {
                 .as_ref()
                 .map(|site| (site.client.trail().clone(), site.approval.clone())),
         }
+    }
+
+    /// The OpenPGP signatures that were demanded and hold, of all sovereigns. See [`Client::signatures`].
+    #[must_use]
+    pub fn signatures(&self) -> Signatures {
+        let site = self.site.iter().flat_map(|site| site.client.signatures());
+        let all = self.vendor.signatures().iter().chain(site);
+        all.map(|(digest, signature)| (*digest, signature.clone())).collect()
     }
 
     /// The time as of which the newest word was judged: the site's, or the vendor's where it suffices.

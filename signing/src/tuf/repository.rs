@@ -21,6 +21,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::author::{self, Delegation, Header, KeySet, MetaEntry, Signer, TargetEntry};
+use super::beside;
 use super::client::{Client, consistent_path};
 use super::datastore::Datastore;
 use super::limits::Limits;
@@ -38,6 +39,9 @@ pub const HOST: &str = "host";
 /// The targets that the role `host` may name.
 pub const HOST_PATHS: [&str; 1] = ["host/*/*"];
 
+/// Gives the armored detached OpenPGP signature of data.
+pub type SignDetached<'a> = dyn Fn(&[u8]) -> Result<String> + 'a;
+
 /// The private keys of one publication; a list may be empty when that role's file need not change.
 #[derive(Clone, Copy)]
 pub struct Signers<'a> {
@@ -49,6 +53,8 @@ pub struct Signers<'a> {
     pub snapshot: &'a [&'a dyn Signer],
     /// Keys of the timestamp role.
     pub timestamp: &'a [&'a dyn Signer],
+    /// The OpenPGP release key, which signs the timestamp beside its role's keys.
+    pub release: Option<&'a SignDetached<'a>>,
 }
 
 /// When each role's new metadata expires.
@@ -315,10 +321,15 @@ impl Repository {
             .targets()
             .context("checking the new metadata before it is published; nothing was changed")?;
 
+        if let Some(sign) = signers.release {
+            files.insert(beside::timestamp(version), sign(&timestamp)?.into_bytes());
+        }
         for (name, bytes) in &files {
             self.write(name, bytes)?;
         }
         self.write("timestamp.json", &timestamp)?;
+        let metadata = self.directory.join("metadata");
+        beside::forget_replaced(&metadata, version).with_context(|| format!("clearing {}", metadata.display()))?;
         let published = Published {
             root: self.root_version,
             targets: targets.version,

@@ -322,6 +322,7 @@ fn publish(mut editor: Repository, site: &Site) -> anyhow::Result<()> {
         host: &all(&targets),
         snapshot: &all(&snapshot),
         timestamp: &all(&timestamp),
+        release: None,
     };
     let keys = KeySet::single(targets.public());
     editor.publish(&keys, &signers, &Expiry::all(in_days(30)), now())?;

@@ -9,7 +9,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -18,7 +18,7 @@ use signing::digest::{Hasher, Sha256};
 use signing::durable::Lock;
 use signing::keys::Passphrase;
 use signing::process::Cmd;
-use signing::site::Plan;
+use signing::site::{Plan, Site};
 
 /// The passphrase of all keys.
 pub const SECRET: &str = "correct horse battery staple";
@@ -343,6 +343,21 @@ pub fn passphrase_file() -> PathBuf {
 
 pub fn trust() -> PathBuf {
     site().join("trust")
+}
+
+/// The OpenPGP signature of the site's release key. To open the key takes its time, so each is made once.
+pub fn release_signature(data: &[u8]) -> Vec<u8> {
+    static MADE: Mutex<BTreeMap<Sha256, Vec<u8>>> = Mutex::new(BTreeMap::new());
+    let sign = || {
+        let passphrase = passphrase();
+        let key = Site::open(site()).unwrap().release_key(&passphrase).unwrap();
+        key.sign_detached(data).unwrap().into_bytes()
+    };
+    MADE.lock()
+        .unwrap()
+        .entry(Sha256::of(data))
+        .or_insert_with(sign)
+        .clone()
 }
 
 /// The smallest honest boot image: PE32+ headers and one section.

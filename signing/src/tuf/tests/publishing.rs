@@ -21,6 +21,7 @@ fn publish(repository: &mut Repository, fixture: &Fixture) -> anyhow::Result<Pub
             host: &[&fixture.host],
             snapshot: &[&fixture.snapshot],
             timestamp: &[&fixture.timestamp],
+            release: None,
         },
         &Expiry::all(today() + Duration::days(30)),
         today(),
@@ -245,6 +246,7 @@ fn expired_metadata_can_be_renewed() {
         host: &[&fixture.host],
         snapshot: &[&fixture.snapshot],
         timestamp: &[&fixture.timestamp],
+        release: None,
     };
     let expires = Expiry::all(later + Duration::days(30));
     repository

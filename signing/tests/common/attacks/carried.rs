@@ -10,13 +10,18 @@ use offline_repo::bundle::BundleWriter;
 
 use crate::attacks::vault::{Node, Vault};
 use crate::attacks::{Door, Go, Refusal};
+use crate::common;
 
 const BLOCK: usize = 512;
 /// The part that the recipes change.
 const PART: &str = "root.erofs.zst";
 
-/// A bundle of all that the vault's repository holds; `sign` gives the OpenPGP signature of a root, where one is wanted.
-pub fn bundle(vault: &Vault, sign: &dyn Fn(&[u8]) -> Option<Vec<u8>>) -> Vec<u8> {
+/// A bundle of all that the vault's repository holds.
+pub fn bundle(vault: &Vault) -> Vec<u8> {
+    bundle_beside(vault, vault.countersigned())
+}
+
+fn bundle_beside(vault: &Vault, signatures: Vec<(String, Vec<u8>)>) -> Vec<u8> {
     let scratch = tempfile::tempdir().unwrap();
     let versions: BTreeSet<_> = vault
         .contents
@@ -27,11 +32,9 @@ pub fn bundle(vault: &Vault, sign: &dyn Fn(&[u8]) -> Option<Vec<u8>>) -> Vec<u8>
     let mut writer = BundleWriter::new(Vec::new(), scratch.path(), releases).unwrap();
     for (name, node) in &vault.metadata {
         writer.metadata(name, node.bytes()).unwrap();
-        if name.ends_with(".root.json")
-            && let Some(signature) = sign(node.bytes())
-        {
-            writer.metadata(&format!("{name}.asc"), &signature).unwrap();
-        }
+    }
+    for (name, signature) in signatures {
+        writer.metadata(&name, &signature).unwrap();
     }
     for (path, node) in &vault.contents {
         let more = if let Node::Long(_, more) = node { *more } else { 0 };
@@ -43,6 +46,38 @@ pub fn bundle(vault: &Vault, sign: &dyn Fn(&[u8]) -> Option<Vec<u8>>) -> Vec<u8>
         writer.target(path, 1, give).unwrap();
     }
     writer.finish().unwrap()
+}
+
+/// The thief has every TUF key, up to the custodians', and not the OpenPGP release key: nothing new is believed.
+pub fn without_release_key<D: Door>(door: &mut D, offer: fn(&mut D, &[u8]) -> Result<(), Refusal>) {
+    let mut publication = door.vault().clone();
+    publication.publish(3, 2);
+    let mut succession = door.vault().clone();
+    succession.put_root(2, &[0, 1]);
+    succession.publish(3, 2);
+    // Honest, and of something else.
+    let other = common::release_signature(door.vault().file("timestamp.json"));
+    let forgeries = [None, Some(other), Some(b"no signature".to_vec())];
+    for (vault, file, signature) in [
+        (&publication, "timestamp.json", "3.timestamp.json.asc"),
+        (&succession, "2.root.json", "2.root.json.asc"),
+    ] {
+        for forged in &forgeries {
+            let mut signatures = vault.countersigned();
+            signatures.retain(|(name, _)| name != signature);
+            signatures.extend(forged.clone().map(|forged| (signature.to_owned(), forged)));
+            let (harm, memory) = (door.harm(), door.memory());
+            let Err(refusal) = offer(door, &bundle_beside(vault, signatures)) else {
+                panic!("{file} was believed beside {forged:?}")
+            };
+            assert!(refusal.text.contains(file), "{refusal:?}");
+            assert_eq!(door.harm(), harm, "{refusal:?}");
+            assert_eq!(door.memory(), memory, "{refusal:?}");
+        }
+    }
+    for vault in [publication, succession] {
+        door.offer(&vault, Go::Look).unwrap();
+    }
 }
 
 /// An attack on the archive.

@@ -17,6 +17,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use signing::openpgp::OpenPgpError;
 use signing::output::Refused;
 use signing::release::Part;
 use signing::tuf::TufError;
@@ -48,6 +49,10 @@ impl Refusal {
             if let Some(judged) = cause.downcast_ref::<TufError>() {
                 assert!(judged.is_refusal(), "no refusal: {text}");
                 let code = judged.code().to_owned();
+                return Self { code, text };
+            }
+            if let Some(OpenPgpError::Refused(_)) = cause.downcast_ref() {
+                let code = "openpgp".to_owned();
                 return Self { code, text };
             }
             if let Some(refused) = cause.downcast_ref::<Refused>() {

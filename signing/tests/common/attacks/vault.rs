@@ -14,6 +14,7 @@ use signing::clock::now;
 use signing::digest::Sha256;
 use signing::release::{Custom, Part, Version};
 use signing::tuf::author::{self, Delegation, Ed25519Signer, Header, KeySet, MetaEntry, RootPlan, Signer, TargetEntry};
+use signing::tuf::beside;
 
 use crate::common;
 
@@ -262,6 +263,23 @@ impl Vault {
             }
         }
         directory
+    }
+
+    /// The OpenPGP signatures beside its metadata. Even the OpenPGP key is the thief's: TUF alone must refuse. A timestamp
+    /// without a version has none: nobody would know under which name to look for it.
+    pub fn countersigned(&self) -> Vec<(String, Vec<u8>)> {
+        let name = |file: &str, bytes: &[u8]| match file {
+            "timestamp.json" => {
+                let timestamp: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+                Some(beside::timestamp(timestamp["signed"]["version"].as_u64()?))
+            }
+            root if root.ends_with(".root.json") => Some(format!("{root}.asc")),
+            _ => None,
+        };
+        let files = self.metadata.iter().map(|(file, node)| (file, node.bytes()));
+        files
+            .filter_map(|(file, bytes)| Some((name(file, bytes)?, common::release_signature(bytes))))
+            .collect()
     }
 }
 
