@@ -82,17 +82,20 @@ fn a_dropped_signature_fails_and_nothing_below_it_is_believed() {
 }
 
 #[test]
-fn a_root_without_its_openpgp_signature_fails() {
-    let world = World::new(Tamper::None);
-    fs::remove_file(world.repository().join("metadata/1.root.json.asc")).unwrap();
-    assert_fails(&world.audit_repository(), "openpgp.root.1", "not there");
-    let world = World::new(Tamper::None);
-    fs::write(
-        world.repository().join("metadata/1.root.json.asc"),
-        "-----BEGIN PGP SIGNATURE-----\n",
-    )
-    .unwrap();
-    assert_fails(&world.audit_repository(), "openpgp.root.1", "");
+fn a_root_or_a_timestamp_without_its_openpgp_signature_fails() {
+    for (signature, id) in [
+        ("metadata/1.root.json.asc", "openpgp.root.1"),
+        ("metadata/1.timestamp.json.asc", "openpgp.timestamp.1"),
+    ] {
+        let world = World::new(Tamper::None);
+        let place = world.repository().join(signature);
+        fs::remove_file(&place).unwrap();
+        assert_fails(&world.audit_repository(), id, "not there");
+        fs::write(&place, "-----BEGIN PGP SIGNATURE-----\n").unwrap();
+        assert_fails(&world.audit_repository(), id, "");
+        fs::write(&place, common::release_signature(b"something else")).unwrap();
+        assert_fails(&world.audit_repository(), id, "does not hold");
+    }
 }
 
 #[test]

@@ -83,12 +83,27 @@ fn on_every_repository_both_agree() {
         fs::remove_file(r.join("metadata/timestamp.json")).unwrap()
     });
     let asc = "metadata/1.root.json.asc";
+    for (name, asc) in [
+        ("no OpenPGP signature of the root", asc),
+        ("no OpenPGP signature of the timestamp", "metadata/1.timestamp.json.asc"),
+    ] {
+        case(
+            name,
+            (3, "OpenPGP signature: it is not there"),
+            by,
+            Tamper::None,
+            &|r| fs::remove_file(r.join(asc)).unwrap(),
+        );
+    }
     case(
-        "no OpenPGP signature of the root",
-        (3, "OpenPGP signature: it is not there"),
+        "an OpenPGP signature of something else beside the timestamp",
+        (3, "timestamp.json carries the release key's OpenPGP signature"),
         by,
         Tamper::None,
-        &|r| fs::remove_file(r.join(asc)).unwrap(),
+        &|r| {
+            let other = common::release_signature(b"something else");
+            fs::write(r.join("metadata/1.timestamp.json.asc"), other).unwrap();
+        },
     );
     case(
         "a broken OpenPGP signature of the root",

@@ -119,7 +119,7 @@ pub(super) fn judge<S: Source>(offer: Offer<S>, files: &Inventory, site: &Trust,
     judged.findings.extend(findings);
     judged.findings.push(Finding::heading(
         "approval.openpgp",
-        "OpenPGP signatures of the site's roots",
+        "OpenPGP signatures of the site's roots and timestamp",
         signed,
     ));
     judged.findings.push(Finding::heading(

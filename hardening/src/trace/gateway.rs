@@ -117,7 +117,9 @@ fn copy(place: &Path, held: &Held, judged: &Judged, (question, roots): (&Questio
             .any(|file| file.role == "root" && file.file == name);
         verified || history::older(name, &question.trust.root).is_some()
     };
-    if let Some(name) = held.name.strip_suffix(".asc").filter(|name| is_root(name)) {
+    // A timestamp is kept under its version, and judged by itself.
+    let is_signed = |name: &&str| is_root(name) || name.ends_with(".timestamp.json");
+    if let Some(name) = held.name.strip_suffix(".asc").filter(is_signed) {
         let content = read_regular(&place.join(name), LIMIT);
         return match content {
             Ok(content) => {
