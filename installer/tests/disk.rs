@@ -378,6 +378,20 @@ fn an_altered_medium_is_refused_before_the_disk_is_touched() {
         },
         "OpenPGP",
     );
+    // Everything else hangs from the timestamp.
+    let beside = metadata("1.timestamp.json.asc");
+    refused(
+        &Medium::new(),
+        |medium| fs::remove_file(medium.at(&beside)).unwrap(),
+        "1.timestamp.json.asc",
+    );
+    refused(
+        &Medium::new(),
+        |medium| {
+            fs::copy(other.at(&beside), medium.at(&beside)).unwrap();
+        },
+        "the OpenPGP signature of timestamp.json",
+    );
     // A medium of another site, whole in itself.
     refused(
         &Medium::new(),

@@ -148,6 +148,17 @@ fn what_cannot_be_approved_is_refused_with_its_reason() {
 
 /// The vendor signs another content under an approved version.
 #[test]
+fn what_the_vendors_release_key_did_not_sign_is_not_approved() {
+    let low = gateway();
+    let place = low.at("gateway/metadata/1.timestamp.json.asc");
+    fs::write(&place, common::release_signature(b"something else")).unwrap();
+    refused(low.run(APPROVE), "the OpenPGP signature of timestamp.json");
+    fs::remove_file(&place).unwrap();
+    refused(low.run(APPROVE), "1.timestamp.json.asc");
+    assert!(!low.at("gateway/site").exists());
+}
+
+#[test]
 fn a_version_is_approved_with_one_content() {
     let low = approved();
     let other = Low::new();
