@@ -5,8 +5,9 @@ use std::io;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
+use signing::tuf::author::seconds;
 use signing::tuf::time::{ClockState, Floor, Used};
 use signing::tuf::{Datastore, Time, TufError};
 
@@ -147,8 +148,4 @@ fn places(machine: &Machine) -> Vec<PathBuf> {
     let site = machine.site_datastore();
     let site = site.exists().then_some(site);
     [machine.datastore()].into_iter().chain(site).collect()
-}
-
-fn seconds(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }

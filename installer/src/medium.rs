@@ -17,7 +17,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use chrono::{DateTime, Utc};
 use hypervisor::layout::{self, ImageRelease};
 use signing::digest::{self, Sha256};
-use signing::openpgp;
+use signing::openpgp::{self, Cert};
 use signing::output::Refused;
 use signing::release::{self, Part, PartFile, Version};
 use signing::site::TRUST_DIRECTORY;
@@ -95,13 +95,14 @@ impl Medium {
         let built = image
             .as_ref()
             .and_then(|image| DateTime::from_timestamp(i64::try_from(image.built).ok()?, 0));
-        let store = store.demanding(openpgp::read_keyring(&self.trust.join("release.asc"))?);
+        let release = openpgp::read_keyring(&self.trust.join("release.asc"))?;
+        let store = store.demanding(release.clone());
         let time = store.time(&clock::read(), built)?;
         let now = time.now();
         let source = DirectorySource::new(&metadata, &self.targets);
         let mut client = Client::open(store, source, Limits::default(), time)?;
         client.refresh().context("cannot trust the medium's metadata")?;
-        let signers = self.openpgp(&metadata, client.trail(), now)?;
+        let signers = root_signers(&metadata, &release, client.trail(), now)?;
         let anchor = anchor::fingerprint(&self.trust)
             .with_context(|| format!("cannot read the trust directory {}", self.trust.display()))?;
         let (release, targets) = find_release(&mut client, image.map(|image| image.version), anchor)?;
@@ -124,46 +125,6 @@ impl Medium {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot read {}", place.display())),
         }
-    }
-
-    /// The second signature: each root version is signed with OpenPGP too, so that it can be checked without TUF.
-    fn openpgp(&self, metadata: &Path, trail: &Trail, now: DateTime<Utc>) -> Result<Vec<String>> {
-        let mut signers = Vec::new();
-        let names = trail
-            .files
-            .iter()
-            .filter(|file| file.role == "root")
-            .map(|file| &file.file);
-        let mut checked = 0;
-        for name in names {
-            let file = metadata.join(name);
-            let place = metadata.join(format!("{name}.asc"));
-            let bytes = digest::read_bounded(&file, Limits::default().root_bytes)
-                .with_context(|| format!("cannot read {}", file.display()))?;
-            let signature = digest::read_bounded(&place, SIGNATURE_LIMIT).map_err(|error| {
-                refuse(format!(
-                    "the OpenPGP signature {} cannot be read: {error}",
-                    place.display()
-                ))
-            })?;
-            let found = openpgp::verify_detached(&self.trust.join("release.asc"), bytes.as_slice(), &signature, now)
-                .map_err(|error| {
-                    refuse(format!(
-                        "the OpenPGP signature of {name} is refused: {:#}",
-                        anyhow!(error)
-                    ))
-                })?;
-            signers.extend(found.into_iter().map(|signer| signer.fingerprint));
-            checked += 1;
-        }
-        if checked == 0 {
-            return Err(refuse(
-                "the medium has no root that carries an OpenPGP signature".into(),
-            ));
-        }
-        signers.sort();
-        signers.dedup();
-        Ok(signers)
     }
 
     /// Drops what memory holds of the medium, so that the next read asks the medium.
@@ -270,6 +231,45 @@ impl<W: Write, F: FnMut(u64)> Write for Counting<W, F> {
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
     }
+}
+
+/// The second signature: each root version is signed with OpenPGP too, so that it can be checked without TUF.
+fn root_signers(metadata: &Path, release: &[Cert], trail: &Trail, now: DateTime<Utc>) -> Result<Vec<String>> {
+    let mut signers = Vec::new();
+    let names = trail
+        .files
+        .iter()
+        .filter(|file| file.role == "root")
+        .map(|file| &file.file);
+    let mut checked = 0;
+    for name in names {
+        let file = metadata.join(name);
+        let place = metadata.join(format!("{name}.asc"));
+        let bytes = digest::read_bounded(&file, Limits::default().root_bytes)
+            .with_context(|| format!("cannot read {}", file.display()))?;
+        let signature = digest::read_bounded(&place, SIGNATURE_LIMIT).map_err(|error| {
+            refuse(format!(
+                "the OpenPGP signature {} cannot be read: {error}",
+                place.display()
+            ))
+        })?;
+        let found = openpgp::verify_detached_by(release, bytes.as_slice(), &signature, now).map_err(|error| {
+            refuse(format!(
+                "the OpenPGP signature of {name} is refused: {:#}",
+                anyhow!(error)
+            ))
+        })?;
+        signers.extend(found.into_iter().map(|signer| signer.fingerprint));
+        checked += 1;
+    }
+    if checked == 0 {
+        return Err(refuse(
+            "the medium has no root that carries an OpenPGP signature".into(),
+        ));
+    }
+    signers.sort();
+    signers.dedup();
+    Ok(signers)
 }
 
 /// The release of this version, or the newest where no version is asked for.

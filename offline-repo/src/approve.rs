@@ -345,8 +345,8 @@ fn write(
         .timestamp)
 }
 
-/// Keeps the vendor's metadata as they were seen: the rest by version, roots and timestamp with their
-/// OpenPGP signatures.
+/// Keeps the vendor's metadata as they were seen: all roots, the rest by version; roots and timestamp with their OpenPGP
+/// signatures.
 fn keep(repository: &Repository, trail: &Trail) -> Result<()> {
     let read = |name: &str| {
         let path = repository.metadata(name);
@@ -359,7 +359,7 @@ fn keep(repository: &Repository, trail: &Trail) -> Result<()> {
                 if !repository.metadata(&name).exists() {
                     continue;
                 }
-                for name in [name.clone(), format!("{name}.asc")] {
+                for name in [name, beside::root(version)] {
                     repository.write_approved(&name, &read(&name)?)?;
                 }
             }

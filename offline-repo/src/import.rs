@@ -150,11 +150,11 @@ fn stores(
             let site = Remembered::rehearse(repository.site().join(DATASTORE), trust)?;
             now = now.max(site.rehearsal.time(clock, None)?.now());
             let offered = offer.site.as_mut().ok_or(TufError::NoSite)?;
-            signatures.append(&mut check_roots(offered, trust, now)?);
+            signatures.append(&mut check_roots(offered, &site.release, now)?);
             Some(site)
         }
     };
-    signatures.append(&mut check_roots(&mut offer.vendor, &believed.vendor, now)?);
+    signatures.append(&mut check_roots(&mut offer.vendor, &vendor.release, now)?);
     let (anchor, site_anchor) = (vendor.anchor.take(), site.as_mut().and_then(|site| site.anchor.take()));
     let vendor = vendor.open(mode)?;
     let mut stores = match site {
@@ -286,7 +286,6 @@ pub fn import(
         }
         repository.take_metadata(&metadata, &trails.vendor)?;
     }
-    let trail = trails.vendor;
     let whole = |list: &[crate::repository::Published], version: &Version| {
         list.iter()
             .any(|release| release.version == *version && release.complete())
@@ -303,12 +302,7 @@ pub fn import(
         bytes: total,
         anchor,
         site_anchor,
-        timestamp: trail
-            .files
-            .iter()
-            .rev()
-            .find(|file| file.role == "timestamp")
-            .map_or(0, |file| file.version),
+        timestamp: trails.vendor.newest("timestamp").map_or(0, |file| file.version),
     })
 }
 
@@ -340,7 +334,7 @@ fn take_approval(
     site: &[(String, Vec<u8>)],
     approvals: &Trail,
 ) -> Result<()> {
-    let timestamp = vendor.files.iter().rev().find(|file| file.role == "timestamp");
+    let timestamp = vendor.newest("timestamp");
     for (name, bytes) in metadata {
         match timestamp.filter(|_| name == TIMESTAMP) {
             Some(file) => repository.write_approved(&kept(file), bytes)?,
@@ -391,7 +385,7 @@ fn not_older<S: Source>(repository: &Repository, trust: &Trust, bundle: &mut S, 
 }
 
 /// Every root that is carried has the site's OpenPGP signature, before any of them may be trusted.
-fn check_roots(source: &mut BundleSource, trust: &Trust, now: DateTime<Utc>) -> Result<Signatures> {
+fn check_roots(source: &mut BundleSource, release: &[Cert], now: DateTime<Utc>) -> Result<Signatures> {
     let names: Vec<String> = source
         .metadata_names()
         .filter(|name| name.ends_with(".root.json"))
@@ -408,7 +402,7 @@ fn check_roots(source: &mut BundleSource, trust: &Trust, now: DateTime<Utc>) -> 
         let mut read = |name: &str| source.metadata(name, LARGEST_ROOT).map_err(TufError::from);
         let root = read(&name)?.ok_or_else(missing)?;
         let signature = read(&format!("{name}.asc"))?.ok_or_else(missing)?;
-        openpgp::verify_detached(&trust.release_keyring(), root.as_slice(), &signature, now)
+        openpgp::verify_detached_by(release, root.as_slice(), &signature, now)
             .with_context(|| format!("the OpenPGP signature of {name}"))?;
         signatures.insert(Sha256::of(&root), signature);
     }

@@ -28,7 +28,7 @@ use signing::release::{self, Offered, Part, Version};
 use signing::tuf::beside;
 use signing::tuf::repository::limits_to_publish;
 use signing::tuf::trail::TrailFile;
-use signing::tuf::{Client, Datastore, DirectorySource, Limits, Offer, Source, Trail, VerifiedTarget};
+use signing::tuf::{Client, Datastore, DirectorySource, Limits, Offer, Seen, Source, Trail, VerifiedTarget};
 
 /// The largest root or signature of one that is read.
 pub const LARGEST_ROOT: u64 = 1 << 20;
@@ -41,7 +41,7 @@ const VENDOR: &str = "vendor";
 /// The name under which one of the vendor's metadata files is kept as it was approved: timestamps would replace each other.
 pub(crate) fn kept(file: &TrailFile) -> String {
     match file.role.as_str() {
-        "timestamp" => format!("{}.{}", file.version, file.file),
+        "timestamp" => Seen::from(file).kept_name(),
         _ => file.file.clone(),
     }
 }
@@ -183,7 +183,7 @@ impl Reading {
     /// The version and expiry of a role's metadata.
     #[must_use]
     pub fn role(&self, role: &str) -> Option<(u64, DateTime<Utc>)> {
-        let file = self.trail.files.iter().rev().find(|file| file.role == role)?;
+        let file = self.trail.newest(role)?;
         Some((file.version, file.expires))
     }
 
@@ -381,8 +381,8 @@ impl Repository {
             self.write_metadata(name, bytes)?;
         }
         let metadata = self.root().join("metadata");
-        let timestamp = trail.files.iter().rev().find(|file| file.role == "timestamp");
-        timestamp
+        trail
+            .newest("timestamp")
             .map_or(Ok(()), |file| beside::forget_replaced(&metadata, file.version))
             .with_context(|| format!("cannot clear {}", metadata.display()))
     }

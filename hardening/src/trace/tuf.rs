@@ -203,7 +203,7 @@ impl<S> Followed<S> {
         let mut links = Vec::new();
         let mut at = role.to_owned();
         while links.len() < 32 {
-            let Some(file) = self.trail.files.iter().rev().find(|file| file.role == at) else {
+            let Some(file) = self.trail.newest(&at) else {
                 break;
             };
             let Some(check) = file.checks.first() else { break };

@@ -4,12 +4,14 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use signing::digest::{Sha256, read_bounded};
+use signing::ceremony::short;
+use signing::digest::read_bounded;
 use signing::keys::{self, MetadataKey};
 use signing::output::{self, Refused};
+use signing::tuf::author::seconds;
 use signing::tuf::time::waiver::Draft;
 use signing::tuf::{Client, Datastore, DirectorySource, Limits, Waiver};
 use signing::{clock, durable};
@@ -277,12 +279,4 @@ fn save(path: &Path, waiver: &Waiver) -> Result<()> {
 
 fn named(path: &Path) -> String {
     format!("the waiver {}", path.display())
-}
-
-fn short(digest: &Sha256) -> String {
-    signing::ceremony::short(digest)
-}
-
-fn seconds(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }

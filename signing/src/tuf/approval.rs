@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 
 use super::names::encode_role;
 use super::source::{Source, SourceError};
-use super::trail::Trail;
+use super::trail::{Trail, TrailFile};
 use crate::digest::Sha256;
 
 /// The field of a target's `custom` object in which the approval stands.
@@ -47,6 +47,16 @@ pub struct Seen {
     pub sha256: Sha256,
 }
 
+impl From<&TrailFile> for Seen {
+    fn from(file: &TrailFile) -> Self {
+        Self {
+            role: file.role.clone(),
+            version: file.version,
+            sha256: file.sha256,
+        }
+    }
+}
+
 impl Seen {
     /// The file's name where several versions of it lie beside each other.
     #[must_use]
@@ -63,11 +73,7 @@ impl Approval {
         for file in &trail.files {
             // Of a chain of roots the last one counts.
             vendor.retain(|seen| seen.role != file.role);
-            vendor.push(Seen {
-                role: file.role.clone(),
-                version: file.version,
-                sha256: file.sha256,
-            });
+            vendor.push(Seen::from(file));
         }
         Self { at: trail.now, vendor }
     }

@@ -357,7 +357,7 @@ impl Header {
 }
 
 /// A time as section 4.1 wants it: UTC, whole seconds.
-pub(crate) fn seconds(time: DateTime<Utc>) -> String {
+pub fn seconds(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 

@@ -366,7 +366,7 @@ impl Repository {
         let limits = resume::limits(&self.directory, &self.trusted_root)?;
         let mut client = self.client(BTreeMap::new(), DateTime::UNIX_EPOCH, limits)?;
         client.targets()?;
-        let newest = |role: &str| client.trail().files.iter().rev().find(|file| file.role == role);
+        let newest = |role: &str| client.trail().newest(role);
         self.timestamp = newest("timestamp").map_or(0, |file| file.version);
         self.snapshot = newest("snapshot").map_or(0, |file| file.version);
         self.roles.clear();

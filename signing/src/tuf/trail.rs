@@ -15,6 +15,14 @@ pub struct Trail {
     pub files: Vec<TrailFile>,
 }
 
+impl Trail {
+    /// The newest file of a role: of a chain of roots the last one counts.
+    #[must_use]
+    pub fn newest(&self, role: &str) -> Option<&TrailFile> {
+        self.files.iter().rev().find(|file| file.role == role)
+    }
+}
+
 /// One verified metadata file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrailFile {

@@ -17,7 +17,7 @@ impl<S: Source> Client<S> {
         let Some(waiver) = self.time.waiver() else {
             return Ok(());
         };
-        let root = self.trail.files.iter().rev().find(|file| file.role == "root");
+        let root = self.trail.newest("root");
         let sha256 = root.map_or_else(|| Sha256::of(b""), |file| file.sha256);
         let signed_by = waiver.verify_for(&self.root, sha256)?;
         self.time.not_ahead("the waiver", Some(waiver.signed_at))?;

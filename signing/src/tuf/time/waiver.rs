@@ -115,9 +115,8 @@ impl Draft {
     /// # Errors
     /// When a role is not there, nothing will have expired, or the waiver would be refused.
     pub fn write(&self, trail: &Trail) -> Result<Waiver> {
-        let newest = |role: &str| trail.files.iter().rev().find(|file| file.role == role);
         let due = |role: &str| {
-            let file = newest(role).ok_or_else(|| TufError::Waiver {
+            let file = trail.newest(role).ok_or_else(|| TufError::Waiver {
                 why: format!("the metadata has no role {role:?}"),
             })?;
             Ok::<_, TufError>(Due {
