@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 
 use crate::output::Refused;
 
-pub use backend::{SigningKey, open_file, place};
+pub use backend::{SigningKey, is_token, open_file, place};
 pub use file::{decrypt, encrypt, read, read_private, write_new};
 pub use metadata::MetadataKey;
 pub use passphrase::{Passphrase, PassphraseError};

@@ -20,7 +20,9 @@
 
 mod encrypt;
 mod fault;
+mod held;
 mod judge;
+mod key;
 mod keyring;
 mod rules;
 mod sign;
@@ -39,6 +41,8 @@ use serde::Serialize;
 
 pub use encrypt::{MAX_SECRET, decrypt, encrypt};
 pub use fault::Fault;
+pub use held::{certify, sign_detached_with};
+pub use key::OpenPgpKey;
 pub use keyring::{parse_keyring, read_keyring};
 pub use sign::{Generated, generate, sign_detached};
 pub use threshold::{Counted, count_signers};

@@ -24,7 +24,6 @@ mod init;
 mod trust;
 
 use std::fmt;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -34,7 +33,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::{Sha256, read_bounded};
 use crate::keys::{self, Algorithm, MetadataKey, Passphrase};
-use crate::openpgp;
+use crate::openpgp::OpenPgpKey;
 use crate::secureboot::{Certificate, Identity, Variable};
 use crate::tuf::author::{KeySet, Signer as _};
 use crate::tuf::repository::{Expiry, Published, Repository, Signers};
@@ -46,9 +45,8 @@ pub use trust::{MAX_FILE, TRUST_DIRECTORY, Trust, check_boot_image};
 pub const FORMAT: u32 = 1;
 /// `site.json` is a few kilobytes.
 const MAX_FACTS: u64 = 1 << 20;
-/// The OpenPGP key file, likewise.
-const MAX_OPENPGP_KEY: u64 = 1 << 20;
-const RELEASE_KEY: &str = "private/release-openpgp.asc";
+/// The name of the OpenPGP key.
+const RELEASE_KEY: &str = "release-openpgp";
 
 /// A TUF role that the site has a key for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -223,7 +221,7 @@ impl Site {
         let Some(facts) = self.facts.keys.iter().find(|key| key.role == name) else {
             bail!("the site {} has no key for {name}", self.facts.name);
         };
-        let place = keys::place(&self.private(), &name)?;
+        let place = keys::place(&self.private(), &name, "pem")?;
         let key = keys::open_file(&place, passphrase)?;
         ensure!(
             key.public().fingerprint() == facts.public_sha256,
@@ -268,7 +266,7 @@ impl Site {
     /// When the file cannot be opened with the passphrase or does not belong to the certificate.
     pub fn secure_boot_key(&self, variable: Variable, passphrase: &Passphrase) -> Result<Identity> {
         let stem = variable.name().to_ascii_lowercase();
-        let key = keys::open_file(&keys::place(&self.private(), &stem)?, passphrase)?;
+        let key = keys::open_file(&keys::place(&self.private(), &stem, "pem")?, passphrase)?;
         Ok(Identity::of(key, self.certificate(variable)?)?)
     }
 
@@ -300,42 +298,23 @@ impl Site {
         Ok(certificate)
     }
 
-    /// The OpenPGP release key, with the passphrase that opens it.
+    /// The OpenPGP release key, with the passphrase that opens it. In a token it is the key of the trust directory's
+    /// certificate.
     ///
     /// # Errors
-    /// When the key file cannot be read.
-    pub fn release_key<'a>(&self, passphrase: &'a Passphrase) -> Result<ReleaseKey<'a>> {
-        let path = self.release_key_file();
-        let key = keys::read_private(&path, MAX_OPENPGP_KEY)
-            .with_context(|| format!("reading the OpenPGP release key {}", path.display()))?;
-        Ok(ReleaseKey { key, passphrase, path })
+    /// When the key cannot be read or opened.
+    pub fn release_key<'a>(&self, passphrase: &'a Passphrase) -> Result<OpenPgpKey<'a>> {
+        let place = keys::place(&self.private(), RELEASE_KEY, "asc")?;
+        OpenPgpKey::open(&place, &self.trust_dir().join("release.asc"), passphrase)
     }
 
     /// The file of the OpenPGP release key.
     #[must_use]
     pub fn release_key_file(&self) -> PathBuf {
-        self.directory.join(RELEASE_KEY)
+        self.private().join(format!("{RELEASE_KEY}.asc"))
     }
 
     fn private(&self) -> PathBuf {
         self.directory.join("private")
-    }
-}
-
-/// The OpenPGP release key: still encrypted, opened for each signature.
-pub struct ReleaseKey<'a> {
-    key: Vec<u8>,
-    passphrase: &'a Passphrase,
-    path: PathBuf,
-}
-
-impl ReleaseKey<'_> {
-    /// Signs streamed data, as of now, and returns the armored detached signature.
-    ///
-    /// # Errors
-    /// When the passphrase does not open the key or the data cannot be read.
-    pub fn sign_detached(&self, data: impl Read) -> Result<String> {
-        openpgp::sign_detached(&self.key, self.passphrase, data, crate::clock::now())
-            .with_context(|| format!("signing with {}", self.path.display()))
     }
 }

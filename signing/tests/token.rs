@@ -186,6 +186,16 @@ fn a_token_takes_part_in_a_ceremony() {
     run("ceremony sign request.json --key anna.uri --passphrase-file pin --out anna.fragment.json --no-qr").ok();
     run("ceremony assemble request.json --out made anna.fragment.json").ok();
     judge_first(&fs::read(bench.path().join("made/1.root.json")).unwrap()).unwrap();
+    // Her OpenPGP key lies there too, and signs the transcript.
+    make(&bench, "pgp", &["--certificate", "pgp.asc", "--name", "Anna"]).ok();
+    let transcript = "made/transcript.txt";
+    run(&format!(
+        "ceremony sign-transcript {transcript} --key pgp.uri --passphrase-file pin"
+    ))
+    .ok();
+    fs::create_dir(bench.path().join("certs")).unwrap();
+    fs::copy(bench.path().join("pgp.asc"), bench.path().join("certs/anna.asc")).unwrap();
+    run(&format!("ceremony verify {transcript} --certs certs --threshold 1")).ok();
 }
 
 /// The module reads its configuration from the environment, so that this test starts itself again in one of its own.
@@ -228,4 +238,49 @@ fn sign_root(place: &Path) {
     let mut root: Value = serde_json::from_slice(&author::root(&plan, &[&token]).unwrap()).unwrap();
     root["signed"]["version"] = json!(2);
     judge_first(root.to_string().as_bytes()).unwrap_err();
+}
+
+/// The release key lies in the token: roots and timestamps are signed with it, and GnuPG agrees.
+#[test]
+fn a_token_signs_with_openpgp() {
+    let Some(bench) = token() else { return };
+    let at = |name: &str| bench.path().join(name);
+    common::copy(common::site(), &at("site"));
+    fs::write(at("text"), "said by the vault\n").unwrap();
+    // Its own tools have made the key, and it is named afterwards.
+    make(&bench, "release", &[]).ok();
+    fs::remove_file(at("release.uri")).unwrap();
+    let certified = ["--existing", "--certificate", "release.asc", "--name", "Token site"];
+    make(&bench, "release", &certified).ok();
+    make(&bench, "other", &[]).ok();
+    let openpgp = |pin: &str| {
+        let line = format!("openpgp --site site --passphrase-file {pin} text");
+        sign(&bench, &line.split(' ').collect::<Vec<_>>())
+    };
+    let verify = || sign(&bench, &["verify", "openpgp", "--trust", "site/trust", "text"]);
+    fs::copy(at("release.uri"), at("site/private/release-openpgp.uri")).unwrap();
+    openpgp("pin").fails(1, &["release-openpgp.asc is there too"]);
+    fs::remove_file(at("site/private/release-openpgp.asc")).unwrap();
+    // The trust directory still has the old certificate: it is not this key's.
+    openpgp("pin").fails(1, &["no usable signing key that is the token's"]);
+    fs::copy(at("release.asc"), at("site/trust/release.asc")).unwrap();
+    openpgp("wrong").fails(1, &["wrong passphrase"]);
+    openpgp("pin").ok();
+    verify().ok();
+    let home = at("gnupg");
+    fs::create_dir(&home).unwrap();
+    let gpg = |arguments: &[&str]| {
+        let command = Cmd::new("gpg").args(["--batch", "--quiet", "--homedir"]).arg(&home);
+        command.args(arguments).dir(bench.path()).status().unwrap()
+    };
+    let (status, _, err) = gpg(&["--import", "release.asc"]);
+    assert!(status.success(), "{}", String::from_utf8_lossy(&err));
+    let (status, _, err) = gpg(&["--verify", "text.asc", "text"]);
+    assert!(status.success(), "{}", String::from_utf8_lossy(&err));
+    fs::write(at("text"), "said by somebody else\n").unwrap();
+    verify().ends(3);
+    assert!(!gpg(&["--verify", "text.asc", "text"]).0.success());
+    // Another key of the same token is not the certificate's.
+    fs::copy(at("other.uri"), at("site/private/release-openpgp.uri")).unwrap();
+    openpgp("pin").fails(1, &["no usable signing key that is the token's"]);
 }

@@ -3,7 +3,8 @@
 
 use std::fmt;
 
-use openssl::ec::{EcGroup, EcKey};
+use openssl::bn::BigNumContext;
+use openssl::ec::{EcGroup, EcKey, PointConversionForm};
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::{Id, PKey, Private, Public};
@@ -262,6 +263,27 @@ impl PublicKey {
             what: "the key".to_owned(),
             found: self.algorithm,
             need: Algorithm::Ed25519,
+        })
+    }
+
+    /// The coordinates of an ECDSA key on P-256.
+    ///
+    /// # Errors
+    /// When it is another kind of key.
+    pub fn p256_point(&self) -> Result<([u8; 32], [u8; 32]), KeyError> {
+        let point = || -> Option<[u8; 65]> {
+            let key = self.pkey.ec_key().ok()?;
+            let mut context = BigNumContext::new().ok()?;
+            let form = PointConversionForm::UNCOMPRESSED;
+            let bytes = key.public_key().to_bytes(key.group(), form, &mut context).ok()?;
+            bytes.try_into().ok()
+        };
+        let point = point().filter(|_| self.algorithm == Algorithm::EcdsaP256);
+        let halves = point.and_then(|point| Some((point[1..33].try_into().ok()?, point[33..].try_into().ok()?)));
+        halves.ok_or_else(|| KeyError::Algorithm {
+            what: "the key".to_owned(),
+            found: self.algorithm,
+            need: Algorithm::EcdsaP256,
         })
     }
 

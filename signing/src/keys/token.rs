@@ -295,21 +295,25 @@ impl TokenKey {
     }
 }
 
+impl TokenKey {
+    fn ask(&self, mechanism: &Mechanism<'_>, data: &[u8]) -> Result<Vec<u8>, KeyError> {
+        // Who died with the session in hand left at most a signature that nobody took.
+        let session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        session
+            .sign(mechanism, self.handle, data)
+            .map_err(self.uri.failed("sign with"))
+    }
+}
+
 impl SigningKey for TokenKey {
     fn public(&self) -> &PublicKey {
         &self.public
     }
 
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
-        let failed = self.uri.failed("sign with");
-        // Who died with the session in hand left at most a signature that nobody took.
-        let session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         match self.public.algorithm() {
             Algorithm::EcdsaP256 => {
-                let digest = Sha256::of(message);
-                let raw = session
-                    .sign(&Mechanism::Ecdsa, self.handle, &digest.0)
-                    .map_err(&failed)?;
+                let raw = self.sign_digest(Sha256::of(message))?;
                 let der = |_| {
                     self.uri
                         .says("sign with", "its signature is no pair of numbers".to_owned())
@@ -318,13 +322,20 @@ impl SigningKey for TokenKey {
                 let signature = [UintRef::new(r).map_err(der)?, UintRef::new(s).map_err(der)?];
                 signature.to_vec().to_der().map_err(der)
             }
-            Algorithm::Rsa3072 => session
-                .sign(&Mechanism::Sha256RsaPkcs, self.handle, message)
-                .map_err(&failed),
+            Algorithm::Rsa3072 => self.ask(&Mechanism::Sha256RsaPkcs, message),
             Algorithm::Ed25519 => Err(self
                 .uri
                 .says("sign with", "Ed25519 in a token is not used here".to_owned())),
         }
+    }
+
+    fn sign_digest(&self, digest: Sha256) -> Result<Vec<u8>, KeyError> {
+        if self.public.algorithm() != Algorithm::EcdsaP256 {
+            return Err(self
+                .uri
+                .says("sign a digest with", "it is not ECDSA on P-256".to_owned()));
+        }
+        self.ask(&Mechanism::Ecdsa, &digest.0)
     }
 }
 

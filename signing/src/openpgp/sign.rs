@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
 use sequoia_openpgp::cert::{CertBuilder, CipherSuite};
-use sequoia_openpgp::crypto::Password;
+use sequoia_openpgp::crypto::{Password, Signer};
 use sequoia_openpgp::parse::Parse;
 use sequoia_openpgp::serialize::SerializeInto;
 use sequoia_openpgp::serialize::stream::{Armorer, Message, Signer as MessageSigner};
@@ -63,7 +63,7 @@ pub fn generate(user: &str, passphrase: &Passphrase, at: DateTime<Utc>) -> Resul
 pub fn sign_detached(
     key: &[u8],
     passphrase: &Passphrase,
-    mut data: impl Read,
+    data: impl Read,
     at: DateTime<Utc>,
 ) -> Result<String, OpenPgpError> {
     const OPERATION: &str = "sign with the OpenPGP key";
@@ -92,12 +92,22 @@ pub fn sign_detached(
         })?
         .into_keypair()
         .map_err(make)?;
+    detached(pair, data, at, OPERATION)
+}
+
+pub(super) fn detached(
+    signer: impl Signer + Send + Sync,
+    mut data: impl Read,
+    at: DateTime<Utc>,
+    operation: &'static str,
+) -> Result<String, OpenPgpError> {
+    let make = |error: anyhow::Error| making(operation, &error);
     let mut armored = Vec::new();
     let sink = Armorer::new(Message::new(&mut armored))
         .kind(armor::Kind::Signature)
         .build()
         .map_err(make)?;
-    let mut signer = MessageSigner::new(sink, pair)
+    let mut signer = MessageSigner::new(sink, signer)
         .map_err(make)?
         .creation_time(SystemTime::from(at))
         .detached()

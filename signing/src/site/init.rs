@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use chrono::{DateTime, Timelike, Utc};
 
 use super::trust::{Trust, certificate_file, update_file};
-use super::{FORMAT, KeyFacts, RELEASE_KEY, Role, SecureBootFacts, Site, SiteFacts};
+use super::{FORMAT, KeyFacts, Role, SecureBootFacts, Site, SiteFacts};
 use crate::durable::{self, Lock};
 use crate::keys::{self, Algorithm, MetadataKey, Passphrase, PrivateKey};
 use crate::openpgp;
@@ -95,7 +95,13 @@ impl Plan {
 
     pub(super) fn files(&self) -> Vec<PathBuf> {
         let roles = self.roles().into_iter().map(|role| format!("private/{role}.pem"));
-        let secure_boot = ["private/pk.pem", "private/kek.pem", "private/db.pem", RELEASE_KEY].map(str::to_owned);
+        let secure_boot = [
+            "private/pk.pem",
+            "private/kek.pem",
+            "private/db.pem",
+            "private/release-openpgp.asc",
+        ]
+        .map(str::to_owned);
         let metadata = ["metadata/1.root.json", "metadata/1.root.json.asc"].map(str::to_owned);
         let trust = Trust::FILES.map(|name| format!("trust/{name}"));
         roles
@@ -136,7 +142,7 @@ pub fn init(plan: &Plan, passphrase: &Passphrase, now: DateTime<Utc>, progress: 
 
     progress("OpenPGP release key");
     let release = openpgp::generate(&format!("{} release signing", plan.name), passphrase, now)?;
-    private(&at(RELEASE_KEY), release.key.as_bytes())?;
+    private(&at("private/release-openpgp.asc"), release.key.as_bytes())?;
     public(&at("trust/release.asc"), release.certificate.as_bytes())?;
 
     progress("TUF root");

@@ -10,10 +10,11 @@ use clap::Args;
 use serde::Serialize;
 use signing::ceremony::{self, CustodianFile, MAX_FILE, MAX_TRANSCRIPT, Transcript, Verified, short};
 use signing::digest::read_bounded;
-use signing::openpgp::{self, Cert, MAX_SIGNATURE, parse_keyring, read_keyring};
+use signing::keys::is_token;
+use signing::openpgp::{Cert, MAX_SIGNATURE, OpenPgpKey, parse_keyring, read_keyring};
 use signing::output::Refused;
 use signing::tuf::root::signed_part;
-use signing::{clock, durable, keys, output};
+use signing::{clock, durable, output};
 
 use super::{RootArgs, files};
 use crate::commands::{PassphraseArgs, time};
@@ -99,8 +100,12 @@ pub fn sign(args: &SignTranscript) -> Result<()> {
     let context = || format!("checking {}", args.transcript.display());
     Transcript::verify(&text, old.as_ref()).with_context(context)?;
     let path = &args.key;
-    let key = keys::read_private(path, MAX_FILE)?;
-    let fingerprint = match &parse_keyring(path, &key)?[..] {
+    let own = if is_token(path) {
+        path.with_extension("asc")
+    } else {
+        path.clone()
+    };
+    let fingerprint = match &read_keyring(&own)?[..] {
         [cert] => cert.fingerprint().to_hex(),
         several => anyhow::bail!("{} holds {} keys, not one", path.display(), several.len()),
     };
@@ -116,8 +121,7 @@ pub fn sign(args: &SignTranscript) -> Result<()> {
         return super::usage("the signature would replace the transcript: name another --out");
     }
     let passphrase = args.passphrase.obtain("Passphrase of your OpenPGP key: ")?;
-    let signature = openpgp::sign_detached(&key, &passphrase, &text[..], clock::now())
-        .with_context(|| format!("cannot sign with {}", path.display()))?;
+    let signature = OpenPgpKey::open(path, &own, &passphrase)?.sign_detached(&text[..])?;
     durable::write(&out, signature.as_bytes()).with_context(|| format!("cannot write {}", out.display()))?;
     if args.json {
         return Ok(output::json(&Signed {
