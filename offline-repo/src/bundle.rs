@@ -301,9 +301,11 @@ impl<W: Write> BundleWriter<W> {
         header.set_mtime(0);
         header.set_uid(0);
         header.set_gid(0);
-        self.tar
-            .append_data(&mut header, name, content)
-            .with_context(|| format!("cannot write {name} into the bundle"))
+        let context = || format!("cannot write {name} into the bundle");
+        // A name that ustar cannot hold would become an extension that no reader of ours takes.
+        header.set_path(name).with_context(context)?;
+        header.set_cksum();
+        self.tar.append(&header, content).with_context(context)
     }
 }
 
@@ -352,6 +354,16 @@ mod tests {
         drop(target);
         assert_eq!(content, [7; 100_000]);
         assert!(source.carried_size("host/1.0.0/aa.root.erofs").unwrap() < 1000);
+    }
+
+    #[test]
+    fn a_name_that_no_reader_takes_is_not_written() {
+        let scratch = tempfile::tempdir().unwrap();
+        let mut writer = BundleWriter::new(Vec::new(), scratch.path(), vec!["1.0.0".parse().unwrap()]).unwrap();
+        let long = "x".repeat(200);
+        assert!(writer.metadata(&long, b"").is_err());
+        assert!(writer.target(&long, 1, |_| Ok(())).is_err());
+        BundleSource::new(Cursor::new(writer.finish().unwrap())).unwrap();
     }
 
     #[test]
