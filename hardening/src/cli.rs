@@ -14,7 +14,7 @@ use signing::{anchor, clock, durable};
 
 use crate::facts::{Facts, Live, Recorded, Recorder};
 use crate::profile::{Area, Check, Profile};
-use crate::recipe::{self, Kind};
+use crate::recipe::{self, Kind, Trusted};
 use crate::report::byhand::{self, Names};
 use crate::report::text::Shape;
 use crate::report::{Report, Subject, html, text};
@@ -92,7 +92,7 @@ enum Command {
     /// python-tuf; for an ISO also xorriso, unsquashfs, sgdisk and mtools, for a bundle zstd. What is missing it names. It
     /// ends with the same exit status as the audit.
     #[command(
-        after_long_help = "Examples:\n  bastide-audit recipe bastide-1.0.0.iso --trust trust --out check.sh\n  bastide-audit recipe update.bundle --trust trust\n"
+        after_long_help = "Examples:\n  bastide-audit recipe bastide-1.0.0.iso --trust trust --out check.sh\n  bastide-audit recipe update.bundle --trust trust\n  bastide-audit recipe approved.bundle --trust trust --site-trust office/trust\n"
     )]
     Recipe(RecipeArgs),
     /// Show hardening profiles
@@ -137,6 +137,9 @@ struct RecipeArgs {
     /// The trust directory that the auditor brought along
     #[arg(long, value_name = "DIR")]
     trust: Option<PathBuf>,
+    /// The trust directory of the site whose officers must have approved a bundle or a gateway's releases
+    #[arg(long, value_name = "DIR")]
+    site_trust: Option<PathBuf>,
     /// Write the script to this file instead of standard output
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -336,21 +339,35 @@ fn run_host(args: &HostArgs) -> Result<ExitCode> {
 fn write_recipe(args: &RecipeArgs) -> Result<ExitCode> {
     let trust = Trust::open(args.trust.as_deref().unwrap_or(Path::new(TRUST_DIRECTORY)))?;
     let kind = Kind::of(&args.artifact)?;
-    let script = recipe::script(kind, &args.artifact, &trust, None)?;
-    let fingerprint = anchor::fingerprint(trust.directory())
-        .with_context(|| format!("cannot read {}", trust.directory().display()))?;
+    let site = args.site_trust.as_deref().map(Trust::open).transpose()?;
+    if let Some(site) = &site {
+        judges_approvals(kind, &trust, site)?;
+    }
+    let trusted = Trusted {
+        vendor: &trust,
+        site: site.as_ref(),
+    };
+    let script = recipe::script(kind, &args.artifact, trusted, None)?;
+    let fingerprint = |trust: &Trust| {
+        anchor::fingerprint(trust.directory()).with_context(|| format!("cannot read {}", trust.directory().display()))
+    };
+    let of_site = site.as_ref().map(fingerprint).transpose()?;
+    let fingerprint = fingerprint(&trust)?;
     if let Some(out) = &args.out {
         durable::write(out, script.as_bytes())
             .with_context(|| format!("cannot write the script to {}", out.display()))?;
     }
     if args.json {
         let script = args.out.is_none().then_some(script);
-        output::json(
-            &serde_json::json!({ "kind": kind.name(), "anchor": fingerprint, "out": args.out, "script": script }),
-        )?;
+        output::json(&serde_json::json!({
+            "kind": kind.name(), "anchor": fingerprint, "site_anchor": of_site, "out": args.out, "script": script,
+        }))?;
     } else if let Some(out) = &args.out {
         output::line(&format!("{}: read it, then run it with sh", out.display()))?;
         output::line(&format!("{}: {fingerprint}", anchor::COMPARE))?;
+        if let Some(of_site) = of_site {
+            output::line(&format!("of the site, {}: {of_site}", anchor::COMPARE))?;
+        }
     } else {
         output::line(script.trim_end())?;
     }

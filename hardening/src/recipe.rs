@@ -22,13 +22,17 @@ use crate::trace::trust::Trust;
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const COMMON: &str = include_str!("recipe/common.sh");
 const TRUST: &str = include_str!("recipe/trust.sh");
+const APPROVAL: &str = include_str!("recipe/approval.sh");
+const UNASKED: &str = include_str!("recipe/unasked.sh");
 const RELEASE: &str = include_str!("recipe/release.sh");
 /// What python does, by the names that the steps call it.
-const PYTHON: [(&str, &str); 4] = [
+const PYTHON: [(&str, &str); 6] = [
     ("follow.py", include_str!("recipe/follow.py")),
     ("leads.py", include_str!("recipe/leads.py")),
     ("packages.py", include_str!("recipe/packages.py")),
     ("manifest.py", include_str!("recipe/manifest.py")),
+    ("approval.py", include_str!("recipe/approval.py")),
+    ("agree.py", include_str!("recipe/agree.py")),
 ];
 
 /// What is checked.
@@ -89,15 +93,22 @@ impl Kind {
     }
 }
 
+/// Who is trusted.
+#[derive(Debug, Clone, Copy)]
+pub struct Trusted<'a> {
+    /// The publisher.
+    pub vendor: &'a Trust,
+    /// The site whose officers must have approved it; without it the script judges no approval.
+    pub site: Option<&'a Trust>,
+}
+
 /// The script for an artifact. `upstream` says who may sign upstream's lists; `None` for Debian's keys.
 ///
 /// # Errors
-/// When the trust directory cannot be read.
-pub fn script(kind: Kind, artifact: &Path, trust: &Trust, upstream: Option<&Policy>) -> Result<String> {
-    let directory = trust.directory();
-    let cannot = || format!("cannot read {}", directory.display());
-    let listing = anchor::listing(directory).with_context(cannot)?;
-    let fingerprint = anchor::fingerprint(directory).with_context(cannot)?;
+/// When a trust directory cannot be read.
+pub fn script(kind: Kind, artifact: &Path, trusted: Trusted<'_>, upstream: Option<&Policy>) -> Result<String> {
+    let directory = trusted.vendor.directory();
+    let (fingerprint, listing) = anchors(directory)?;
     let (policy, keyring) = match upstream {
         Some(policy) => (policy.clone(), policy.keyring.clone()),
         None => (Policy::debian_trixie()?.0, PathBuf::from(KEYRING)),
@@ -108,12 +119,12 @@ pub fn script(kind: Kind, artifact: &Path, trust: &Trust, upstream: Option<&Poli
             write!(signers, "\n    {path}:{suite}:{key}")?;
         }
     }
-    let whole = |path: &Path| std::path::absolute(path).map(|path| quoted(&path));
+    let site = trusted.site.map(of_site).transpose()?;
     let mut script = format!(
         "#!/bin/sh\n\
          # SPDX-License-Identifier: GPL-3.0-or-later\n\
          # Checks a Bastide {name} from the pinned root to every file, with other people's tools: nothing of Bastide runs here.\n\
-         # Usage: sh SCRIPT [ARTIFACT [TRUST-DIRECTORY]]. It reads those two and writes below TMPDIR only.\n\
+         # Usage: sh SCRIPT [ARTIFACT [TRUST-DIRECTORY{usage}]]. It reads those and writes below TMPDIR only.\n\
          # Exit status: 0 it holds, 3 refused, 4 something could not be checked.\n\
          #\n\
          # The root of trust. COMPARE it by telephone with whoever keeps the keys; in the trust directory it is\n\
@@ -126,13 +137,15 @@ pub fn script(kind: Kind, artifact: &Path, trust: &Trust, upstream: Option<&Poli
          KIND={name}\n\
          ARTIFACT=${{1:-{artifact}}}\n\
          TRUST=${{2:-{directory}}}\n\
+         {site}\
          # Who may sign upstream's lists: archive, suite and fingerprint. The keyring only carries the keys.\n\
          SIGNERS='{signers}'\n\
          KEYRING=${{KEYRING:-{keyring}}}\n\
          # A python that has the module tuf.\n\
          PYTHON=${{PYTHON:-python3}}\n",
         name = kind.name(),
-        listing = listing.trim_end(),
+        usage = if site.is_some() { " [THE-SITE'S]" } else { "" },
+        site = site.as_deref().unwrap_or("SITE= SITE_FINGERPRINT=\n"),
         artifact = whole(artifact)?,
         directory = whole(directory)?,
         signers = signers.trim_start(),
@@ -140,7 +153,12 @@ pub fn script(kind: Kind, artifact: &Path, trust: &Trust, upstream: Option<&Poli
     );
     script += body(COMMON);
     for (name, python) in PYTHON {
-        if name != "manifest.py" || kind == Kind::Bundle {
+        let needed = match name {
+            "manifest.py" => kind == Kind::Bundle,
+            "approval.py" | "agree.py" => site.is_some(),
+            _ => true,
+        };
+        if needed {
             write!(
                 script,
                 "\ncat >\"$WORK/{name}\" <<'PYTHON'\n{}PYTHON\n",
@@ -148,10 +166,40 @@ pub fn script(kind: Kind, artifact: &Path, trust: &Trust, upstream: Option<&Poli
             )?;
         }
     }
-    for part in [RELEASE, TRUST, kind.steps()?] {
+    let approval = if site.is_some() { APPROVAL } else { UNASKED };
+    for part in [RELEASE, approval, TRUST, kind.steps()?] {
         script += body(part);
     }
     Ok(script)
+}
+
+/// The fingerprint of a trust directory, and what `sha256sum` prints in it.
+fn anchors(directory: &Path) -> Result<(String, String)> {
+    let cannot = || format!("cannot read {}", directory.display());
+    let listing = anchor::listing(directory).with_context(cannot)?;
+    let fingerprint = anchor::fingerprint(directory).with_context(cannot)?;
+    Ok((fingerprint, listing.trim_end().to_owned()))
+}
+
+/// The lines of the script's head that name the site.
+fn of_site(site: &Trust) -> Result<String> {
+    let directory = site.directory();
+    let (fingerprint, listing) = anchors(directory)?;
+    Ok(format!(
+        "# The site's root of trust, whose officers must have approved it. COMPARE it in the same way:\n\
+         #\n\
+         #   {fingerprint}\n\
+         #\n\
+         SITE_FINGERPRINT='{fingerprint}'\n\
+         SITE_TRUSTED='{listing}'\n\
+         SITE=${{3:-{directory}}}\n",
+        directory = whole(directory)?,
+    ))
+}
+
+/// A path that means the same elsewhere, as one word of the shell.
+fn whole(path: &Path) -> Result<String> {
+    Ok(quoted(&std::path::absolute(path)?))
 }
 
 /// A part without its first line, which the whole has once.

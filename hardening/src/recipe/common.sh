@@ -5,11 +5,12 @@ set -u
 umask 077
 export LC_ALL=C TZ=UTC
 PATH=$PATH:/usr/sbin:/sbin
-ARTIFACT=$(realpath -- "$ARTIFACT") && TRUST=$(realpath -- "$TRUST") || exit 4
-WORK=$(mktemp -d) || exit 4
-trap 'chmod -R u+w "$WORK"; rm -rf "$WORK"' EXIT
+ARTIFACT=$(realpath -- "$ARTIFACT") && TRUST=$(realpath -- "$TRUST") && SITE=$(realpath -- "${SITE:-/}") || exit 4
+ALL=$(mktemp -d) || exit 4
+trap 'chmod -R u+w "$ALL"; rm -rf "$ALL"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
+WORK=$ALL AT= WHOSE=
 
 # One line a step. What is refused or could not be checked is kept for the verdict; later steps go on where they can.
 BAD=0 OPEN=0
@@ -23,7 +24,7 @@ skip() { say 'not applicable' "$1"; }
 # try WHAT COMMAND...: the step passes if the command succeeds.
 try() { what=$1; shift; if "$@" >"$WORK/said" 2>&1; then pass "$what"; else refuse "$what"; fi; }
 verdict() {
-    chapter "Verdict on $ARTIFACT, by the root of trust $FINGERPRINT"
+    chapter "Verdict on $ARTIFACT, by the root of trust $FINGERPRINT${SITE_FINGERPRINT:+ and the site's $SITE_FINGERPRINT}"
     if [ "$BAD" = 1 ]; then echo '  REFUSED'; exit 3; fi
     if [ "$OPEN" = 1 ]; then echo '  could not check everything; nothing was refused'; exit 4; fi
     echo '  pass'

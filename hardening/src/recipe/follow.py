@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Follows the metadata of the repository in argv[1] from the root in argv[2], with python-tuf's client, as TUF 1.0 says.
-# Writes what it verified into the directory argv[3].
-import os, re, sys, urllib.parse
+# Writes what it verified into the directory argv[3]. It judges as of now, or as of the time argv[4].
+import datetime, json, os, re, sys, urllib.parse
 from tuf.api.exceptions import DownloadError, DownloadHTTPError, RepositoryError, UnsignedMetadataError
 from tuf.api.metadata import Metadata
 from tuf.ngclient import FetcherInterface, Updater
 
-repo, pinned, out = sys.argv[1:]
+repo, pinned, out, *at = sys.argv[1:]
 store, names = out + "/store", {"root.erofs": "root", "root.verity": "verity", "xen.efi": "xen"}
 names |= {"installer.efi": "installer", "sbom.cdx.json": "sbom", "upstream.tar": "upstream"}
 
@@ -46,6 +46,9 @@ def follow():
     with open(pinned, "rb") as file:
         root = file.read()
     updater = client(root)
+    if at:
+        clock, time = updater._trusted_set, datetime.datetime.fromisoformat(at[0]).astimezone(datetime.timezone.utc)
+        clock.reference_time = time.replace(tzinfo=clock.reference_time.tzinfo)
     updater.refresh()
     # Every delegated role is loaded by asking for a name that its paths match.
     signed_by = {role: stored("root") for role in ("timestamp", "snapshot", "targets")}
@@ -77,6 +80,11 @@ def follow():
             known.add(f"{version}.{urllib.parse.quote(role, '')}.json")
         by.signed.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
         tree.append(f"{ascii(role)[1:-1]} {version} expires {metadata.signed.expires:%Y-%m-%d}")
+    verified = [Metadata.from_bytes(root), *(Metadata.from_file(f"{repo}/metadata/{v}.root.json") for v in versions[1:])]
+    verified += map(stored, signed_by)
+    write("signed", [max(metadata.signed.unrecognized_fields.get("signed_at", "") for metadata in verified)])
+    contents = {name: [target.length, target.hashes["sha256"], target.custom] for name, target in targets}
+    write("contents", [json.dumps(contents)])
     write("roots", versions)
     write("older", older)
     write("timestamp", [stored("timestamp").signed.version])

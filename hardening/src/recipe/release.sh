@@ -1,7 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Runs python-tuf's client over the metadata; what it found is told below.
-follow() { $PYTHON -I "$WORK/follow.py" "$REPO" "$TRUST/root.json" "$WORK" >"$WORK/followed" 2>&1; FOLLOWED=$?; }
+# Runs python-tuf's client over the metadata, as of the time AT or of now; what it found is told by chain.
+follow() { $PYTHON -I "$ALL/follow.py" "$REPO" "$TRUST/root.json" "$WORK" ${AT:+"$AT"} >"$WORK/followed" 2>&1; FOLLOWED=$?; }
+# chain WHOSE: the tree of signatures.
+chain() {
+    case $FOLLOWED in
+    0) while read -r line; do pass "$1python-tuf: $line"; done <"$WORK/tree" ;;
+    3) refuse "$1python-tuf: $(tail -n 1 "$WORK/followed")" ;;
+    *) unknown "$1python-tuf: $(tail -n 1 "$WORK/followed")" ;;
+    esac
+    return "$FOLLOWED"
+}
 
 # part RELEASE PART: the file of a part, once its digest was compared.
 part() { awk -v v="$1" -v p="$2" -v r="$REPO/" '$5 == v && $6 == p { print r $3 }' "$WORK/good"; }
@@ -9,12 +18,9 @@ part() { awk -v v="$1" -v p="$2" -v r="$REPO/" '$5 == v && $6 == p { print r $3 
 signatures() {
     chapter 'Signatures, from the pinned root to every file'
     # Proves: root, timestamp, snapshot, targets and delegated roles are signed by the keys that the pinned root leads to, as
-    # many as each asks for; none is expired.
-    case $FOLLOWED in
-    0) while read -r line; do pass "python-tuf: $line"; done <"$WORK/tree" ;;
-    3) refuse "python-tuf: $(tail -n 1 "$WORK/followed")"; verdict ;;
-    *) unknown "python-tuf: $(tail -n 1 "$WORK/followed")"; verdict ;;
-    esac
+    # many as each asks for; none is expired, or was when the site approved just these.
+    [ -z "$AT" ] || echo "  as of the approval, $AT"
+    chain '' || verdict
     # Proves: every target has the length and the digest that its role signed.
     : >"$WORK/good"
     while read -r digest length place name release part root; do
@@ -40,7 +46,7 @@ carried() {
 releases() { cut -d ' ' -f 5 "$WORK/targets" | sort -u -V; }
 
 openpgp_beside() {
-    chapter 'OpenPGP signatures of roots and timestamp'
+    chapter "OpenPGP signatures of roots and timestamp$WHOSE"
     # Proves: every version of the root, from the pinned one on, is signed with the release key as well.
     # A root that is older than the pinned one is history: its signature, if there is one, is to be the release key's too.
     first=$(head -n 1 "$WORK/roots")
@@ -68,7 +74,7 @@ ends_before() { [ -s "$WORK/older" ] && [ "$(wc -l <"$WORK/roots")" = 1 ] && ! [
 
 # follows WHAT ROOT: that root and the pinned one lead to each other, each version signed by the keys of the one before.
 follows() {
-    $PYTHON -I "$WORK/leads.py" "$REPO/metadata" "$TRUST/root.json" "$2" >"$WORK/said" 2>&1
+    $PYTHON -I "$ALL/leads.py" "$REPO/metadata" "$TRUST/root.json" "$2" >"$WORK/said" 2>&1
     case $? in
     0) pass "$1" ;;
     4) unknown "$1: versions between them are not here" ;;
@@ -77,9 +83,21 @@ follows() {
 }
 
 files() {
-    chapter 'Files: each is accounted for by a signature'
+    chapter "Files: each is accounted for by a signature$WHOSE"
     verified=$(grep -c '^known' "$WORK/metadata")
     pass "metadata: $verified of $(wc -l <"$WORK/metadata") files were verified"
+    older_roots
+    while read -r kind line; do
+        case $kind in known | older) ;; unknown) unknown "metadata/$line" ;; *) refuse "a stranger: metadata/$line" ;; esac
+    done <"$WORK/metadata"
+    cut -d ' ' -f 3 "$WORK/targets" >"$WORK/named"
+    (cd "$REPO" && find targets -type f 2>/dev/null) | grep -Fxv -f "$WORK/named" >"$WORK/strangers"
+    (cd "$REPO" && find metadata targets ! -type f ! -type d 2>/dev/null) >>"$WORK/strangers"
+    while read -r line; do refuse "a stranger: $line"; done <"$WORK/strangers"
+    [ -s "$WORK/strangers" ] || pass "targets: $(wc -l <"$WORK/named") names, and no file without one"
+}
+
+older_roots() {
     # Proves: what is named as an older root is one, and the pinned root comes from it.
     while read -r version; do
         root=$REPO/metadata/$version.root.json
@@ -87,16 +105,6 @@ files() {
         named=$($PYTHON -I -c 'import json, sys; print(json.load(open(sys.argv[1], "rb"))["signed"]["version"])' "$root" 2>&1)
         if [ "$named" = "$version" ]; then follows "$what" "$root"; else refuse "$what"; fi
     done <"$WORK/older"
-    while read -r kind line; do
-        case $kind in known | older) ;; unknown) unknown "metadata/$line" ;; *) refuse "a stranger: metadata/$line" ;; esac
-    done <"$WORK/metadata"
-    cut -d ' ' -f 3 "$WORK/targets" >"$WORK/named"
-    if [ -d "$REPO/targets" ]; then
-        (cd "$REPO" && find targets -type f) | grep -Fxv -f "$WORK/named" >"$WORK/strangers"
-        (cd "$REPO" && find metadata targets ! -type f ! -type d) >>"$WORK/strangers"
-    fi
-    while read -r line; do refuse "a stranger: $line"; done <"$WORK/strangers"
-    [ -s "$WORK/strangers" ] || pass "targets: $(wc -l <"$WORK/named") names, and no file without one"
 }
 
 # names_root IMAGE HASH: the command line that the Secure Boot signature covers names the root file system.
@@ -215,7 +223,7 @@ packages() {
 }
 
 memory() {
-    chapter 'Memory: a gateway remembers what it serves'
+    chapter "Memory: a gateway remembers what it serves$WHOSE"
     : >"$WORK/remembered"
     ls -A "$REPO/datastore" >"$WORK/memory"
     while read -r name; do
@@ -237,9 +245,4 @@ memory() {
     while read -r role rest; do
         grep -Fxq "$role" "$WORK/remembered" || refuse "it remembers no $role"
     done <"$WORK/tree"
-}
-
-# approval: a site's approval is no part of this script.
-approval() {
-    [ ! -d "$REPO/site" ] || unknown 'a site approves what is here: bastide-audit verify --site-trust judges that'
 }

@@ -3,6 +3,7 @@
 REPO=$ARTIFACT COMPLETE=1
 # A gateway holds what its bundles carried.
 [ ! -d "$REPO/datastore" ] || COMPLETE=0
+approval
 follow
 signatures
 openpgp_beside
@@ -10,7 +11,6 @@ files
 boot
 packages
 [ "$COMPLETE" = 1 ] || memory
-approval
 # Proves: nothing lies beside the repository's own files.
 chapter 'Strangers'
 ls -A "$REPO" >"$WORK/beside"

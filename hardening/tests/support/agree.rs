@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Duration, Utc};
-use hardening::recipe::{Kind, script};
+use hardening::recipe::{Kind, Trusted, script};
 use hardening::report::{Report, Subject};
 use hardening::trace::release::Question;
 use hardening::trace::trust::Trust;
@@ -57,6 +57,7 @@ pub struct Table {
 /// Who judges, and when.
 pub struct Judge {
     pub trust: PathBuf,
+    pub site: Option<PathBuf>,
     pub days: i64,
     pub debian: bool,
 }
@@ -65,6 +66,7 @@ impl Default for Judge {
     fn default() -> Self {
         Self {
             trust: super::trust(),
+            site: None,
             days: 0,
             debian: false,
         }
@@ -83,13 +85,14 @@ impl Table {
     /// Lets both judge an artifact. Each must come to the expected verdict, the script in a line with these words.
     pub fn judge(&mut self, case: &str, artifact: &Path, (expected, why): (i32, &str), by: &Judge) {
         let trust = Trust::open(&by.trust).unwrap();
+        let site = by.site.as_deref().map(|site| Trust::open(site).unwrap());
         let policy = super::upstream().policy();
         let upstream = (!by.debian).then_some(&policy);
         let kind = Kind::of(artifact).unwrap();
         let at: DateTime<Utc> = now() + Duration::days(by.days);
         let question = Question {
             trust: &trust,
-            site: None,
+            site: site.as_ref(),
             now: at,
             complete: kind == Kind::Repository,
             upstream,
@@ -109,7 +112,11 @@ impl Table {
         };
         let place = tempfile::tempdir().unwrap();
         let file = place.path().join("check.sh");
-        fs::write(&file, script(kind, artifact, &trust, upstream).unwrap()).unwrap();
+        let trusted = Trusted {
+            vendor: &trust,
+            site: site.as_ref(),
+        };
+        fs::write(&file, script(kind, artifact, trusted, upstream).unwrap()).unwrap();
         let cmd = match by.days {
             0 => Cmd::new("sh"),
             days => Cmd::new("faketime").args([&format!("+{days} days"), "sh"]),
