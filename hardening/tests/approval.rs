@@ -8,168 +8,15 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use chrono::{DateTime, Duration, Utc};
-use hardening::report::{Report, Subject};
-use hardening::trace::release::Question;
-use hardening::trace::trust::Trust;
-use hardening::trace::{bundle, repository};
+use chrono::Duration;
 use hardening::verdict::Outcome;
-use offline_repo::approve::{Options, approve};
-use offline_repo::export::{Roots, Selection, export};
-use offline_repo::import::{Believed, Mode as Import, import};
-use offline_repo::publish::Mode;
-use offline_repo::repository::Repository;
 use serde_json::Value;
 use signing::clock::now;
 use signing::digest::Sha256;
-use signing::site::Site;
-use signing::tuf::author::TargetEntry;
-use signing::tuf::repository::Repository as Editor;
-use support::agree::{Judge, PASS, Table};
-use support::world::{World, assert_fails, assert_pass};
-use support::{Findings as _, Said, Tamper, bad, common, passphrase, trust};
-
-fn office() -> Site {
-    Site::open(&common::other_site()).unwrap()
-}
-
-/// A gateway that has imported the vendor's release, and whose officers approved it.
-struct Gateway {
-    world: World,
-}
-
-impl Gateway {
-    fn approved() -> Self {
-        let gateway = Self {
-            world: World::new(Tamper::None),
-        };
-        let bundle = gateway.world.bundle();
-        gateway.import(&bundle, "gateway", None);
-        let vendor = signing::site::Trust::open(&trust()).unwrap();
-        let options = Options {
-            vendor: &vendor,
-            site: &office(),
-            passphrase: &passphrase(),
-            version: Some("1.0.0".parse().unwrap()),
-            expires: None,
-            now: now(),
-            mode: Mode::Write,
-        };
-        approve(&gateway.repository(), &options, &mut |_, _| ()).unwrap();
-        gateway
-    }
-
-    fn at(&self, name: &str) -> PathBuf {
-        self.world.directory.path().join(name)
-    }
-
-    fn repository(&self) -> Repository {
-        Repository::create(&self.at("gateway")).unwrap()
-    }
-
-    fn import(&self, bundle: &Path, to: &str, site: Option<&Path>) {
-        let open = |place: &Path| signing::site::Trust::open(place).unwrap();
-        let believed = Believed {
-            vendor: open(&trust()),
-            site: site.map(open),
-        };
-        let to = Repository::create(&self.at(to)).unwrap();
-        import(bundle, &to, &believed, now(), None, Import::Write, &mut |_, _| ()).unwrap();
-    }
-
-    fn export(&self) -> PathBuf {
-        let place = self.at("approved.bundle");
-        let roots = Roots {
-            vendor: fs::read(trust().join("root.json")).unwrap(),
-            site: Some(fs::read(office().trust_dir().join("root.json")).unwrap()),
-        };
-        export(
-            &self.repository(),
-            &roots,
-            &Selection::Newest,
-            1,
-            &place,
-            &mut |_, _| (),
-        )
-        .unwrap();
-        place
-    }
-
-    /// The officers' keys sign the site's targets once more, as `change` leaves them.
-    fn resign(&self, change: impl Fn(&str, &mut TargetEntry)) {
-        self.resign_for(300, change);
-    }
-
-    fn resign_for(&self, days: i64, change: impl Fn(&str, &mut TargetEntry)) {
-        let office = office();
-        let site = self.at("gateway/site");
-        let mut editor = Editor::open(&site, &fs::read(office.trust_dir().join("root.json")).unwrap()).unwrap();
-        for (name, mut entry) in editor.targets().clone() {
-            change(&name, &mut entry);
-            editor.put(&name, entry).unwrap();
-        }
-        let expires = now() + Duration::days(days);
-        office.publish(&mut editor, &passphrase(), expires, now()).unwrap();
-    }
-
-    fn audit(&self, place: &Path, site: Option<&Path>, at: DateTime<Utc>) -> Report {
-        let vendor = Trust::open(&trust()).unwrap();
-        let site = site.map(|site| Trust::open(site).unwrap());
-        let policy = support::upstream().policy();
-        let question = Question {
-            trust: &vendor,
-            site: site.as_ref(),
-            now: at,
-            complete: place.is_dir(),
-            upstream: Some(&policy),
-        };
-        let audited = match place.is_dir() {
-            true => repository::repository(place, question).unwrap(),
-            false => bundle::bundle(place, question),
-        };
-        Report::new(Subject::new("test", "test"), at, audited.sections)
-    }
-
-    fn judge(&self, place: &Path) -> Report {
-        self.audit(place, Some(&office().trust_dir()), now())
-    }
-}
-
-/// The audit and the script, where python-tuf is at hand.
-struct Both(Option<Table>);
-
-impl Both {
-    fn new() -> Self {
-        Self(Table::new())
-    }
-
-    /// The script comes to this verdict, and the audit with it.
-    fn judge(&mut self, case: &str, place: &Path, expected: (i32, &str), by: &Judge) {
-        if let Some(table) = &mut self.0 {
-            table.judge(case, place, expected, by);
-        }
-    }
-
-    /// Both refuse: the audit with the finding of this identifier, the script in a line with these words.
-    fn refuse(&mut self, gateway: &Gateway, place: &Path, (id, text): (&str, &str), why: &str) {
-        assert_fails(&gateway.judge(place), id, text);
-        self.judge(&format!("{id} {text}"), place, (3, why), &both());
-    }
-
-    fn agree(&self) {
-        if let Some(table) = &self.0 {
-            table.agree();
-        }
-    }
-}
-
-/// Who knows both roots.
-fn both() -> Judge {
-    Judge {
-        site: Some(office().trust_dir()),
-        ..Judge::default()
-    }
-}
+use support::agree::{Judge, PASS};
+use support::office::{Both, Gateway, both, office, with_site};
+use support::world::{assert_fails, assert_pass};
+use support::{Findings as _, Said, Tamper, bad, common, trust};
 
 /// A target that an attacker changes.
 fn sbom(name: &str) -> bool {
@@ -352,13 +199,10 @@ fn a_stolen_key_of_the_site_approves_nothing_that_the_vendor_did_not_sign() {
 
     // A release that the vendor never signed.
     let gateway = Gateway::approved();
-    let office = office();
-    let root = fs::read(office.trust_dir().join("root.json")).unwrap();
-    let mut editor = Editor::open(&gateway.at("gateway/site"), &root).unwrap();
-    let entry = editor.targets().values().next().unwrap().clone();
-    editor.put("host/6.6.6/root.erofs", entry).unwrap();
-    let expires = now() + Duration::days(300);
-    office.publish(&mut editor, &passphrase(), expires, now()).unwrap();
+    gateway.edit(300, |editor| {
+        let entry = editor.targets().values().next().unwrap().clone();
+        editor.put("host/6.6.6/root.erofs", entry).unwrap();
+    });
     let strange = ("approved.host/6.6.6/root.erofs", "do not name it");
     table.refuse(&gateway, &gateway.at("gateway"), strange, "the vendor does not name it");
     table.agree();
@@ -446,6 +290,47 @@ fn an_approval_that_was_taken_away_or_changed_fails() {
         none,
         "nothing here carries an approval",
     );
+    table.agree();
+}
+
+#[test]
+fn what_is_not_approved_is_not_carried_by_a_bundle() {
+    let gateway = Gateway::approved();
+    let mut table = Both::new();
+    let bundle = gateway.export();
+    let site = gateway.at("gateway/site/metadata");
+    fs::write(&bundle, with_site(&bundle, &site)).unwrap();
+    table.judge("made anew", &bundle, PASS, &both());
+    gateway.edit(300, |editor| {
+        let name = editor.targets().keys().find(|name| sbom(name)).unwrap().clone();
+        assert!(editor.remove(&name));
+    });
+    fs::write(&bundle, with_site(&bundle, &site)).unwrap();
+    let carried = ("approval.carried", "not approved: host/1.0.0/");
+    table.refuse(&gateway, &bundle, carried, "not approved: targets/host/1.0.0/");
+    table.agree();
+}
+
+/// What the vendor signed since is served beside what was approved, and judged as of now.
+#[test]
+fn a_gateway_that_has_imported_since_keeps_its_approval() {
+    let gateway = Gateway::approved();
+    let mut table = Both::new();
+    let world = &gateway.world;
+    let (upstream, site) = (support::upstream(), support::site());
+    support::publish_release(world.directory.path(), "1.1.0", upstream, Tamper::None, site);
+    fs::remove_file(gateway.at("x.bundle")).unwrap();
+    gateway.import(&world.bundle(), "gateway", None);
+    let place = gateway.at("gateway");
+    assert_pass(&gateway.judge(&place));
+    table.judge("a newer release, not approved yet", &place, PASS, &both());
+    gateway.resign_for(700, |_, _| ());
+    let later = Judge { days: 400, ..both() };
+    table.judge("which is stale", &place, (3, "python-tuf: Expired"), &later);
+    let approved = gateway.at("gateway/site/vendor/1.timestamp.json");
+    fs::copy(place.join("metadata/timestamp.json"), &approved).unwrap();
+    let other = ("approval.vendor", "not the one that the site approved");
+    table.refuse(&gateway, &place, other, "1.timestamp.json of the vendor is not the one");
     table.agree();
 }
 

@@ -14,6 +14,7 @@ pub mod host;
 #[path = "../../../signing/tests/common/insider.rs"]
 mod insider;
 pub mod medium;
+pub mod office;
 pub mod rotation;
 pub mod world;
 
