@@ -15,6 +15,16 @@ pub fn now() -> DateTime<Utc> {
     Utc::now()
 }
 
+/// A time that a person typed.
+///
+/// # Errors
+/// What such a time looks like.
+pub fn parse(text: &str) -> Result<DateTime<Utc>, String> {
+    DateTime::parse_from_rfc3339(text)
+        .map(Into::into)
+        .map_err(|_| "a time looks like 2026-11-22T12:00:00Z".to_owned())
+}
+
 /// What a machine can say of the time by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reading {

@@ -13,7 +13,6 @@ mod waiver;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use chrono::{DateTime, Utc};
 use clap::{Args, Parser, Subcommand};
 use signing::keys::Passphrase;
 use signing::output::Refused;
@@ -163,12 +162,6 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Waiver(command) => waiver::run(command),
         Command::Verify(command) => verify::run(command),
     }
-}
-
-fn time(text: &str) -> Result<DateTime<Utc>, String> {
-    DateTime::parse_from_rfc3339(text)
-        .map(Into::into)
-        .map_err(|_| "a time looks like 2026-11-22T12:00:00Z".to_owned())
 }
 
 fn open(path: &Path) -> Result<std::fs::File> {

@@ -23,6 +23,7 @@
 mod init;
 mod trust;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -35,8 +36,10 @@ use crate::digest::{Sha256, read_bounded};
 use crate::keys::{self, Algorithm, MetadataKey, Passphrase};
 use crate::openpgp::OpenPgpKey;
 use crate::secureboot::{Certificate, Identity, Variable};
+use crate::tuf::Limits;
 use crate::tuf::author::{KeySet, Signer as _};
 use crate::tuf::repository::{Expiry, Published, Repository, Signers};
+use crate::tuf::root::{judge_successor, signed_part};
 
 pub use init::{Plan, init};
 pub use trust::{MAX_FILE, TRUST_DIRECTORY, Trust, check_boot_image};
@@ -212,6 +215,41 @@ impl Site {
             .count()
     }
 
+    /// The keys that newer roots took out, each with the version of the root that did: nothing that they sign counts.
+    ///
+    /// # Errors
+    /// When a root in [`Site::metadata_dir`] cannot be read or does not follow from the one before it.
+    pub fn taken_out(&self) -> Result<BTreeMap<String, u64>> {
+        let mut root = Trust::open(&self.trust_dir())?.root()?;
+        let mut gone = BTreeMap::new();
+        let mut version = version_of(&root)?;
+        loop {
+            let path = self.metadata_dir().join(format!("{}.root.json", version + 1));
+            if !path.exists() {
+                return Ok(gone);
+            }
+            version += 1;
+            let context = || format!("judging {}", path.display());
+            let next = read_bounded(&path, Limits::default().root_bytes).with_context(context)?;
+            // At the beginning of time nothing has expired: here it is asked whose keys count.
+            judge_successor(&root, version, &next, DateTime::UNIX_EPOCH).with_context(context)?;
+            root = next;
+            let signed = signed_part("a root of the site", &root)?;
+            for key in &self.facts.keys {
+                // The delegated role's key is named by targets, not by a root.
+                let role = match key.role.parse()? {
+                    Role::Root(_) => "root",
+                    Role::Host => continue,
+                    _ => &key.role,
+                };
+                let keyids = signed["roles"][role]["keyids"].as_array();
+                if !keyids.is_some_and(|keyids| keyids.iter().any(|keyid| *keyid == *key.keyid)) {
+                    gone.entry(key.role.clone()).or_insert(version);
+                }
+            }
+        }
+    }
+
     /// Opens the key of a TUF role.
     ///
     /// # Errors
@@ -317,4 +355,9 @@ impl Site {
     fn private(&self) -> PathBuf {
         self.directory.join("private")
     }
+}
+
+fn version_of(root: &[u8]) -> Result<u64> {
+    let version = signed_part("the pinned root", root)?["version"].as_u64();
+    version.context("the pinned root has no version")
 }

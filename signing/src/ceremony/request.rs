@@ -118,13 +118,24 @@ impl Request {
         }
         match (self.old, old) {
             (Some(named), Some(old)) if named.signed_sha256 != old.digest || named.version != old.state.version => {
+                let remedy = if named.version == old.state.version {
+                    "one of the two belongs to another repository, or is forged: sign nothing, and ask the others"
+                        .to_owned()
+                } else {
+                    format!("give {}.root.json with --root", named.version)
+                };
                 return refuse(format!(
-                    "the request is for the root {} {}, and yours is {} {}",
+                    "the request is for the root {} {}, and yours is {} {}: {remedy}",
                     named.version, named.signed_sha256, old.state.version, old.digest
                 ));
             }
             (Some(_), None) => return refuse("the request changes a root: give the one that you trust with --root"),
-            (None, Some(_)) => return refuse("the request makes a first root, and you trust one already"),
+            (None, Some(_)) => {
+                return refuse(
+                    "the request makes a first root, and you trust one already: leave out --root if you want a new repository \
+                 beside it",
+                );
+            }
             _ => {}
         }
         // Canonical JSON leaves the line feeds of an ECDSA key's PEM as they are, which JSON's readers refuse; there are none

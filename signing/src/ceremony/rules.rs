@@ -38,8 +38,11 @@ pub fn check(old: Option<&RootState>, new: &RootState) -> Result<()> {
                 Reason::Compromised { .. } => "compromised",
                 _ => "removed",
             };
+            let whose = removed.name.as_ref();
+            let whose = whose.map_or_else(String::new, |name| format!(" of {name}"));
             return refuse(format!(
-                "the {was} key {keyid} still counts in the role {role}: what was removed never comes back"
+                "the {was} key {keyid}{whose} still counts in the role {role}: what was removed never comes back, make \
+                 another key"
             ));
         }
     }

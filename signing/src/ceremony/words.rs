@@ -202,9 +202,21 @@ fn duties(old: Option<&RootState>, new: &RootState, changes: &[Change]) -> Vec<S
     }
     let root = new.role(RoleName::Root);
     if root.threshold == 1 {
-        duties.push("One custodian alone can change everything: raise the threshold.".to_owned());
+        duties.insert(
+            0,
+            "WITH THIS THRESHOLD ONE CUSTODIAN ALONE CAN CHANGE EVERYTHING: raise it.".to_owned(),
+        );
     } else if root.threshold == root.keyids.len() as u64 {
         duties.push("Every custodian is needed: one lost key ends this root. Add a custodian.".to_owned());
+    }
+    for role in RoleName::OTHERS {
+        for keyid in new.role(role).keyids.intersection(&root.keyids) {
+            duties.push(format!(
+                "THE ROOT KEY OF {} ALSO SIGNS {role}: a key that is used every day is no root key. Give {role} a key of its \
+                 own.",
+                new.name_of(keyid)
+            ));
+        }
     }
     duties
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! `bastide-sign site`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -169,6 +170,7 @@ struct Shown<'a> {
     directory: &'a Path,
     trust: PathBuf,
     anchor: String,
+    taken_out: &'a BTreeMap<String, u64>,
     #[serde(flatten)]
     facts: &'a SiteFacts,
 }
@@ -176,12 +178,14 @@ struct Shown<'a> {
 fn show(site: &Site, json: bool) -> Result<()> {
     let facts = site.facts();
     let trust = site.trust_dir();
+    let taken_out = site.taken_out()?;
     let anchor = anchor::fingerprint(&trust).with_context(|| format!("cannot read {}", trust.display()))?;
     if json {
         return Ok(output::json(&Shown {
             directory: site.directory(),
             trust,
             anchor,
+            taken_out: &taken_out,
             facts,
         })?);
     }
@@ -198,7 +202,12 @@ fn show(site: &Site, json: bool) -> Result<()> {
         site.root_keys()
     ))?;
     for key in &facts.keys {
-        output::line(&format!("  {:<16} {}\n    {}", key.role, key.algorithm, key.keyid))?;
+        let gone = taken_out.get(&key.role);
+        let gone = gone.map_or_else(String::new, |version| format!(", taken out by root {version}"));
+        output::line(&format!(
+            "  {:<16} {}{gone}\n    {}",
+            key.role, key.algorithm, key.keyid
+        ))?;
     }
     output::line(&format!("  OpenPGP release\n    {}", facts.release_openpgp))?;
     let secure_boot = &facts.secure_boot;
@@ -244,6 +253,7 @@ fn check_modes(site: &Path) -> Result<()> {
 struct Checked {
     site: PathBuf,
     keys_opened: usize,
+    taken_out: BTreeMap<String, u64>,
     root_signed_by: String,
 }
 
@@ -259,7 +269,9 @@ fn check(args: &Check) -> Result<()> {
     }
     let passphrase = args.passphrase.obtain("Passphrase of the site's keys: ")?;
     let mut opened = 0;
-    for role in (1..=site.root_keys()).map(Role::Root).chain(Role::SINGLE) {
+    let taken_out = site.taken_out()?;
+    let roles = (1..=site.root_keys()).map(Role::Root).chain(Role::SINGLE);
+    for role in roles.filter(|role| !taken_out.contains_key(&role.to_string())) {
         site.signer(role, &passphrase)?;
         opened += 1;
     }
@@ -290,6 +302,7 @@ fn check(args: &Check) -> Result<()> {
     let checked = Checked {
         site: args.site.clone(),
         keys_opened: opened + 1,
+        taken_out,
         root_signed_by: signer.fingerprint.clone(),
     };
     if args.json {
@@ -300,5 +313,10 @@ fn check(args: &Check) -> Result<()> {
         args.site.display(),
         checked.keys_opened
     ))?;
+    for (role, version) in &checked.taken_out {
+        output::line(&format!(
+            "  {role}: taken out by root {version} and not looked at; destroy every copy that is left"
+        ))?;
+    }
     Ok(())
 }

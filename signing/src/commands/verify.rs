@@ -17,7 +17,7 @@ use signing::site::Trust;
 use signing::{clock, durable, output};
 
 use super::sign::{MAX_IMAGE, signature_of};
-use super::{Certificates, open, time};
+use super::{Certificates, open};
 
 /// A certificate is a kilobyte or two.
 const MAX_CERTIFICATE: u64 = 64 << 10;
@@ -62,7 +62,7 @@ pub struct OpenPgp {
     #[arg(long, value_name = "FILE", requires = "cleartext")]
     out: Option<PathBuf>,
     /// Judge as of this time instead of now
-    #[arg(long, value_parser = time)]
+    #[arg(long, value_parser = clock::parse)]
     at: Option<DateTime<Utc>>,
     /// Print JSON
     #[arg(long)]

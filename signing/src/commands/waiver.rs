@@ -16,7 +16,7 @@ use signing::tuf::time::waiver::Draft;
 use signing::tuf::{Client, Datastore, DirectorySource, Limits, Waiver};
 use signing::{clock, durable};
 
-use super::{PassphraseArgs, time};
+use super::PassphraseArgs;
 
 #[derive(Subcommand)]
 pub enum WaiverCommand {
@@ -49,7 +49,7 @@ pub struct Write {
     #[arg(value_name = "DIR")]
     metadata: PathBuf,
     /// From when it lifts nothing
-    #[arg(long, value_name = "TIME", value_parser = time, required_unless_present = "days")]
+    #[arg(long, value_name = "TIME", value_parser = clock::parse, required_unless_present = "days")]
     until: Option<DateTime<Utc>>,
     /// For how many days it lifts
     #[arg(long, value_name = "N", conflicts_with = "until", value_parser = clap::value_parser!(u32).range(1..=90))]
@@ -115,7 +115,7 @@ pub struct Show {
     #[arg(long, value_name = "FILE")]
     root: PathBuf,
     /// Judge it at this time [default: now]
-    #[arg(long, value_parser = time)]
+    #[arg(long, value_parser = clock::parse)]
     at: Option<DateTime<Utc>>,
     /// Print JSON
     #[arg(long)]

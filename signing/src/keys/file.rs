@@ -77,6 +77,12 @@ pub fn decrypt(what: &str, pem: &[u8], passphrase: &Passphrase) -> Result<Privat
             "it is NOT encrypted; encrypt it with `openssl pkcs8 -topk8 -scrypt` and destroy the plain one".to_owned(),
         ));
     }
+    if text.contains("-----BEGIN PGP ") {
+        return Err(malformed(format!(
+            "it is OpenPGP, and expected is a PEM of {LABEL:?} (a custodian's is NAME.key.pem); an OpenPGP key is for \
+             `ceremony sign-transcript`"
+        )));
+    }
     let (label, document) =
         SecretDocument::from_pem(text).map_err(|error| malformed(format!("not a whole PEM file ({error})")))?;
     if label != LABEL {
@@ -249,6 +255,11 @@ mod tests {
         let reason = |pem: &[u8]| decrypt("k", pem, &passphrase()).unwrap_err().to_string();
         assert!(reason(&pem.as_bytes()[..pem.len() / 2]).contains("not a whole PEM"));
         assert!(reason(b"").contains("not a whole PEM"));
+        let openpgp = reason(b"-----BEGIN PGP PRIVATE KEY BLOCK-----\n");
+        assert!(
+            openpgp.contains(LABEL) && openpgp.contains("sign-transcript"),
+            "{openpgp}"
+        );
         assert!(reason(&[0xff; 100]).contains("not a PEM"));
         assert!(reason(&key.to_unencrypted_pem().unwrap()).contains("NOT encrypted"));
         assert!(reason(key.public().to_pem().unwrap().as_bytes()).contains("PUBLIC KEY"));

@@ -4,6 +4,7 @@
 //! Everything is made in a hidden directory beside the site's place, `site.json` last, and renamed. What an interrupted run
 //! leaves behind is encrypted, is no site, and is thrown away by the next run: nobody can have trusted keys from it.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -14,12 +15,14 @@ use chrono::{DateTime, Timelike, Utc};
 
 use super::trust::{Trust, certificate_file, update_file};
 use super::{FORMAT, KeyFacts, Role, SecureBootFacts, Site, SiteFacts};
+use crate::ceremony::{Custodian, Record};
 use crate::durable::{self, Lock};
 use crate::keys::{self, Algorithm, MetadataKey, Passphrase, PrivateKey};
 use crate::openpgp;
 use crate::output::{self, Refused, Usage};
 use crate::secureboot::{Identity, Variable, random_guid, sign_update, signature_list};
 use crate::tuf::author::{self, Header, KeySet, RootPlan, Signer};
+use crate::tuf::root::{file, signed_part};
 
 /// A common name holds 64 characters, of which our own words take some.
 const MAX_NAME: usize = 40;
@@ -198,7 +201,24 @@ fn root(plan: &Plan, signers: &[(Role, MetadataKey)], now: DateTime<Utc>) -> Res
         .filter(|(role, _)| matches!(role, Role::Root(_)))
         .map(|(_, key)| key as &dyn Signer)
         .collect();
-    author::root(&plan, &root_signers)
+    // Each key bears the name of its file, so that a ceremony can speak of it.
+    let mut custodians = BTreeMap::new();
+    for (role, key) in signers.iter().filter(|(role, _)| matches!(role, Role::Root(_))) {
+        let custodian = Custodian {
+            name: role.to_string(),
+            openpgp: None,
+        };
+        custodians.insert(author::key_id(&key.public())?.parse()?, custodian);
+    }
+    let mut signed = signed_part("the new root", &author::root(&plan, &[])?)?;
+    signed["ceremony"] = serde_json::to_value(Record {
+        custodians,
+        ..Record::default()
+    })?;
+    let unsigned = file(&signed, &[])?;
+    root_signers
+        .into_iter()
+        .try_fold(unsigned, |root, signer| author::cosign(&root, signer))
 }
 
 fn secure_boot(

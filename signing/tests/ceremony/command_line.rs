@@ -188,6 +188,12 @@ fn what_is_not_as_told_is_refused_and_nothing_is_written() {
     .fails(3, &["you were told another"]);
     sign(bench.path(), "dora", "renewal.json", "--root 1.root.json", "x.json").fails(3, &["not among those"]);
     sign(bench.path(), "anna", "renewal.json", "", "x.json").fails(3, &["with --root"]);
+    let openpgp = "--key anna/anna.openpgp.asc --passphrase-file passphrase --out x.json --no-qr";
+    run(
+        bench.path(),
+        &format!("ceremony sign renewal.json --root 1.root.json {openpgp}"),
+    )
+    .fails(1, &["anna.openpgp.asc", "it is OpenPGP", "sign-transcript"]);
     let mut request: Value = serde_json::from_slice(&fs::read(at("renewal.json")).unwrap()).unwrap();
     request["changes"] = serde_json::json!([]);
     fs::write(at("lie.json"), request.to_string()).unwrap();
@@ -254,9 +260,57 @@ fn a_wrong_command_line_is_a_usage_error() {
     ] {
         run(bench.path(), line).ends(2);
     }
-    run(bench.path(), "ceremony verify first.txt --certs certs").fails(3, &["0 of the 2 certificates"]);
+    run(bench.path(), "ceremony verify first.txt --certs certs").fails(3, &["no signature", "first.txt.*.asc"]);
+    run(bench.path(), "ceremony verify first.txt --certs anna").fails(3, &["no signature"]);
+    fs::create_dir(bench.path().join("none")).unwrap();
+    run(bench.path(), "ceremony verify first.txt --certs none").fails(3, &["no certificates in none"]);
     run(bench.path(), "ceremony verify none.txt --certs certs").fails(1, &["none.txt"]);
     assert!(!bench.path().join("x.json").exists());
+}
+
+/// From the site's own keys to three custodians, as the page for custodians tells it.
+#[test]
+fn a_site_hands_its_root_to_the_custodians() {
+    let bench = bench();
+    let at = |name: &str| bench.path().join(name);
+    common::copy(common::site(), &at("site"));
+    let add = "--add anna.public.json --add ben.public.json --add cleo.public.json";
+    let plan = "ceremony plan --root site/trust/root.json --left root-1 --left root-2 --left root-3";
+    run(bench.path(), &format!("{plan} {add} --out handover.json")).ok();
+    for key in [
+        "anna/anna.key.pem",
+        "ben/ben.key.pem",
+        "site/private/root-1.pem",
+        "site/private/root-3.pem",
+    ] {
+        let line = "ceremony sign handover.json --root site/trust/root.json --passphrase-file passphrase --no-qr";
+        let said = run(bench.path(), &format!("{line} --key {key}")).ok();
+        assert!(said.contains("root-2: destroy every copy"), "{said}");
+    }
+    run(
+        bench.path(),
+        "ceremony assemble handover.json --root site/trust/root.json --out handover .",
+    )
+    .ok();
+    // The keys that are gone are named, and need not be there any more.
+    let check = "site check --site site --passphrase-file passphrase";
+    assert!(run(bench.path(), check).ok().contains("11 keys open"));
+    fs::copy(at("handover/2.root.json"), at("site/metadata/2.root.json")).unwrap();
+    for number in 1..=3 {
+        fs::remove_file(at(&format!("site/private/root-{number}.pem"))).unwrap();
+    }
+    let said = run(bench.path(), check).ok();
+    assert!(said.contains("8 keys open"), "{said}");
+    assert!(said.contains("root-2: taken out by root 2"), "{said}");
+    assert!(!said.contains("targets: taken out"), "{said}");
+    let shown = run(bench.path(), "site show --site site --json").ends(0).json();
+    assert_eq!(
+        shown["taken_out"],
+        serde_json::json!({"root-1": 2, "root-2": 2, "root-3": 2})
+    );
+    // A root that does not follow takes nothing out.
+    fs::copy(at("1.root.json"), at("site/metadata/2.root.json")).unwrap();
+    run(bench.path(), check).fails(3, &["2.root.json"]);
 }
 
 /// Every example of the help, as it is printed, in the order of the work.

@@ -141,11 +141,11 @@ fn a_request_fits_one_old_root_only() {
     refused(&mine, Some(&other.root), &honest, "and yours is 1");
     refused(&mine, None, &honest, "give the one that you trust with --root");
     let renamed = altered(&honest, |file| file["old"] = Value::Null);
-    refused(&mine, Some(&mine.root), &renamed, "and you trust one already");
+    refused(&mine, Some(&mine.root), &renamed, "leave out --root");
     refused(&mine, None, &renamed, "does not follow");
     let made = mine.together(&honest, &[&mine.anna, &mine.ben]);
     let newer = TrustedRoot::read(made.complete().unwrap().0).unwrap();
-    refused(&mine, Some(&newer), &honest, "and yours is 2");
+    refused(&mine, Some(&newer), &honest, "give 1.root.json with --root");
     let kind = altered(&honest, |file| file["kind"] = "other".into());
     refused(&mine, Some(&mine.root), &kind, "is not a bastide-ceremony-request");
     let format = altered(&honest, |file| file["format"] = 2.into());

@@ -74,10 +74,21 @@ fn who_leaves_may_still_sign_the_way_out() {
     let request = site.request(&plan);
     let words = request.words(Some(&site.root)).unwrap();
     assert!(
-        words.contains("its custodian leaves") && words.contains("raise the threshold"),
+        words.contains("its custodian leaves") && words.contains("ONE CUSTODIAN ALONE"),
         "{words}"
     );
     site.together(&request, &[&site.ben, &site.anna]).complete().unwrap();
+}
+
+#[test]
+fn a_root_key_that_a_role_gets_too_is_pointed_out() {
+    let site = site(2);
+    let warns = |person: &Person| {
+        let request = site.request(&rotation(RoleName::Timestamp, person));
+        let words = request.words(Some(&site.root)).unwrap();
+        words.contains("THE ROOT KEY OF Anna ALSO SIGNS timestamp")
+    };
+    assert!(warns(&site.anna) && !warns(&Person::new("Dora")));
 }
 
 #[test]
@@ -110,6 +121,7 @@ fn a_compromised_key_is_named_with_its_last_trusted_version_and_does_not_come_ba
     };
     let why = format!("{:#}", back.request(Some(&new), now()).unwrap_err());
     assert!(why.contains("compromised") && why.contains("never comes back"), "{why}");
+    assert!(why.contains("of Ben still counts"), "{why}");
     // The same name with another key is another thing, once the first is gone.
     let twice = Plan {
         add: vec![cleo.file()],

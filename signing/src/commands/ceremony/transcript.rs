@@ -17,7 +17,7 @@ use signing::tuf::root::signed_part;
 use signing::{clock, durable, output};
 
 use super::{RootArgs, files};
-use crate::commands::{PassphraseArgs, time};
+use crate::commands::PassphraseArgs;
 
 /// The most signatures and certificates that are looked at.
 const MAX_FILES: usize = 256;
@@ -80,7 +80,7 @@ pub struct Verify {
     #[arg(long, value_name = "FILE")]
     new: Option<PathBuf>,
     /// Judge as of this time instead of now
-    #[arg(long, value_parser = time)]
+    #[arg(long, value_parser = clock::parse)]
     at: Option<DateTime<Utc>>,
     /// Print JSON
     #[arg(long)]
@@ -204,6 +204,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 fn read_certs(path: &Path) -> Result<Vec<Cert>> {
     let paths = files(path, |name| name.ends_with(".asc") || name.ends_with(".public.json"))?;
     ensure!(paths.len() <= MAX_FILES, "more than {MAX_FILES} certificate files");
+    let looked = path.display();
     let mut certs = Vec::new();
     for path in paths {
         if path.extension() != Some(OsStr::new("json")) {
@@ -211,6 +212,12 @@ fn read_certs(path: &Path) -> Result<Vec<Cert>> {
         } else if let Some(certificate) = CustodianFile::read(&path)?.certificate {
             certs.extend(parse_keyring(&path, certificate.as_bytes())?);
         }
+    }
+    if certs.is_empty() {
+        return Err(Refused(format!(
+            "no certificates in {looked}: put all custodians' *.public.json or *.asc there"
+        ))
+        .into());
     }
     Ok(certs)
 }
@@ -230,6 +237,14 @@ fn signatures(args: &Verify) -> Result<Vec<(String, Vec<u8>)>> {
             _ => Path::new("."),
         };
         paths = files(directory, |found| found.starts_with(&name) && found.ends_with(".asc"))?;
+        if paths.is_empty() {
+            return Err(Refused(format!(
+                "no signature of this transcript in {}, where {name}*.asc was looked for: put the custodians' there, or name \
+                 them with --signature",
+                directory.display()
+            ))
+            .into());
+        }
     }
     ensure!(paths.len() <= MAX_FILES, "more than {MAX_FILES} signatures");
     let read = |path: &PathBuf| {

@@ -137,6 +137,14 @@ impl Draft {
                 roles.insert(file.role.clone(), due(&file.role)?);
             }
         }
+        if roles.is_empty() {
+            return Err(TufError::Waiver {
+                why: format!(
+                    "nothing of this metadata expires by {}; --role ROLE names a role all the same",
+                    author::seconds(self.until)
+                ),
+            });
+        }
         let signed = serde_json::json!({
             "_type": TYPE,
             "spec_version": SPEC_VERSION,
