@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, anyhow};
 use chrono::{DateTime, Utc};
 use clap::{Args, Parser, Subcommand};
-use signing::output::{self, Exit, Usage};
+use signing::output::{self, Exit, Refused, Usage};
 use signing::site::TRUST_DIRECTORY;
 use signing::{anchor, clock, durable};
 
@@ -111,8 +111,8 @@ struct Reports {
     /// Write the report as one self-contained HTML page to this file, or to standard output with `-`
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Judge freshness as of this time instead of now (RFC 3339)
-    #[arg(long, value_name = "TIME")]
+    /// Judge freshness as of this time instead of now, such as 2026-11-22T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = clock::parse)]
     at: Option<DateTime<Utc>>,
 }
 
@@ -120,7 +120,7 @@ struct Reports {
 struct Verify {
     /// What to explain; the running host if nothing is given
     artifact: Option<PathBuf>,
-    /// The trust directory that the auditor brought along
+    /// The trust directory that the auditor brought along [default: /usr/share/bastide/trust]
     #[arg(long, value_name = "DIR")]
     trust: Option<PathBuf>,
     /// The trust directory of the site whose officers must have approved a bundle or a gateway's releases
@@ -134,7 +134,7 @@ struct Verify {
 struct RecipeArgs {
     /// What the script checks: an ISO, a bundle, or a repository's directory
     artifact: PathBuf,
-    /// The trust directory that the auditor brought along
+    /// The trust directory that the auditor brought along [default: /usr/share/bastide/trust]
     #[arg(long, value_name = "DIR")]
     trust: Option<PathBuf>,
     /// The trust directory of the site whose officers must have approved a bundle or a gateway's releases
@@ -153,7 +153,7 @@ struct HostArgs {
     /// The hardening profile
     #[arg(long, default_value = "base")]
     profile: String,
-    /// The trust directory; the host's own by default, which then vouches for itself
+    /// The trust directory; the host's own by default, which then vouches for itself [default: /usr/share/bastide/trust]
     #[arg(long, value_name = "DIR")]
     trust: Option<PathBuf>,
     /// Write down everything that is looked at into this new directory
@@ -354,6 +354,9 @@ fn write_recipe(args: &RecipeArgs) -> Result<ExitCode> {
     let of_site = site.as_ref().map(fingerprint).transpose()?;
     let fingerprint = fingerprint(&trust)?;
     if let Some(out) = &args.out {
+        if out.symlink_metadata().is_ok() {
+            return Err(Refused(format!("{} exists: name another --out", out.display())).into());
+        }
         durable::write(out, script.as_bytes())
             .with_context(|| format!("cannot write the script to {}", out.display()))?;
     }
@@ -394,23 +397,22 @@ fn finish(
     };
     byhand::add(&mut report, &names);
     let (json, page) = reports.to_stdout();
+    let write = |path: &Path, bytes: &[u8]| {
+        durable::write(path, bytes).with_context(|| format!("cannot write the report to {}", path.display()))
+    };
+    // The verdict is told before a report is written that may find no place. JSON comes last: one object is the answer.
     if page {
         output::line(html::page(&report).trim_end())?;
-    } else if let Some(path) = &reports.html {
-        durable::write(path, html::page(&report).as_bytes())
-            .with_context(|| format!("cannot write the report to {}", path.display()))?;
+    } else if !json {
+        text::write(&report, shape, &mut io::stdout().lock())?;
+    }
+    if let Some(path) = reports.html.as_deref().filter(|_| !page) {
+        write(path, html::page(&report).as_bytes())?;
     }
     match &reports.json {
         Some(_) if json => output::json(&report)?,
-        Some(path) => {
-            let mut bytes = serde_json::to_vec_pretty(&report)?;
-            bytes.push(b'\n');
-            durable::write(path, &bytes).with_context(|| format!("cannot write the report to {}", path.display()))?;
-        }
+        Some(path) => write(path, (serde_json::to_string_pretty(&report)? + "\n").as_bytes())?,
         None => {}
-    }
-    if !json && !page {
-        text::write(&report, shape, &mut io::stdout().lock())?;
     }
     Ok(ExitCode::from(match report.outcome {
         Outcome::Fail => Exit::Refused as u8,

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use offline_repo::upstream::Policy;
 use signing::anchor;
-use signing::output::Usage;
+use signing::output::{Refused, Usage};
 
 use crate::report::byhand::quoted;
 use crate::trace::signed;
@@ -62,10 +62,19 @@ impl Kind {
             return Ok(Self::File);
         }
         let mut head = Vec::new();
-        let file = File::open(artifact).with_context(open)?;
-        file.take(12).read_to_end(&mut head).with_context(open)?;
-        let bundle = head == *b"bundle.json\0" || artifact.extension().is_some_and(|end| end == "bundle");
-        Ok(if bundle { Self::Bundle } else { Self::Iso })
+        let mut file = File::open(artifact).with_context(open)?;
+        (&mut file).take(12).read_to_end(&mut head).with_context(open)?;
+        let named = |suffix: &str| artifact.extension().is_some_and(|end| end == suffix);
+        if head == *b"bundle.json\0" || named("bundle") {
+            return Ok(Self::Bundle);
+        }
+        // A stick is an ISO, whatever lies on it.
+        if named("iso") || signed::begins_iso(&mut file).with_context(open)? || !artifact.metadata()?.is_file() {
+            return Ok(Self::Iso);
+        }
+        let what = "it is of no kind that is known: neither an ISO, a bundle or a repository's directory, nor one signed file \
+                    with its .asc beside it";
+        Err(Refused(format!("{}: {what}", artifact.display())).into())
     }
 
     /// Its name.
@@ -107,6 +116,10 @@ pub struct Trusted<'a> {
 /// # Errors
 /// When a trust directory cannot be read.
 pub fn script(kind: Kind, artifact: &Path, trusted: Trusted<'_>, upstream: Option<&Policy>) -> Result<String> {
+    if kind == Kind::Repository && !artifact.join("metadata").is_dir() {
+        let why = "it is no repository: it has no directory metadata";
+        return Err(Refused(format!("{}: {why}", artifact.display())).into());
+    }
     let directory = trusted.vendor.directory();
     let (fingerprint, listing) = anchors(directory)?;
     let (policy, keyring) = match upstream {

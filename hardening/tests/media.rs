@@ -289,6 +289,24 @@ fn a_stranger_on_the_medium_fails_wherever_it_lies() {
         ..Recipe::default()
     });
     assert_fails(&report, "medium.squashfs", "not a plain file");
+
+    // A target that was altered is named, and the file of the medium that holds it.
+    let world = World::new(Tamper::None);
+    let targets = |targets: &Path| {
+        let root = common::files_below(targets)
+            .into_iter()
+            .find(|path| path.to_string_lossy().ends_with(".root.erofs"));
+        support::flip(&root.unwrap());
+    };
+    let report = world.audit_iso(&Recipe {
+        targets: &targets,
+        ..Recipe::default()
+    });
+    assert_fails(
+        &report,
+        "target.host/1.0.0/root.erofs",
+        "lies in bastide/targets.squashfs",
+    );
 }
 
 #[test]

@@ -58,6 +58,10 @@ fn one_file_is_followed_to_the_keys_that_vouch_for_it() {
     support::flip(&at("notes"));
     file("notes").ends(3).finding("file.openpgp", "fail");
     verify(directory.path(), "nothing").fails(1, &["nothing"]);
+    // What it is not able to judge is no broken ISO.
+    fs::write(at("page.html"), vec![b'x'; 1 << 20]).unwrap();
+    verify(directory.path(), "page.html").fails(3, &["page.html", "of no kind that is known"]);
+    verify(directory.path(), "notes --at tomorrow").fails(2, &["a time looks like 2026-"]);
 }
 
 #[test]

@@ -163,6 +163,14 @@ impl Finding {
         worst
     }
 
+    /// Calls `change` for this finding and all below it, in order.
+    pub(crate) fn amend(&mut self, change: &mut dyn FnMut(&mut Self)) {
+        change(self);
+        for child in &mut self.children {
+            child.amend(change);
+        }
+    }
+
     /// Calls `see` for this finding and all below it, in order.
     pub fn visit<'a>(&'a self, see: &mut dyn FnMut(&'a Self)) {
         see(self);

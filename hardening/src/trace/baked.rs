@@ -65,7 +65,8 @@ pub(super) fn findings(
         finding.guide(
             "A host takes its updates, and its firmware its keys, from whom the trust directory in its image names.",
             &["TUF 1.0.34, section 5.2", "ANSSI BP-028 R59"],
-            "Build the image anew with `bastide-iso build --trust` and the site's own trust directory.",
+            "Do not use it. Keep it as it is, as evidence, and ask whoever sent it; an image of your own is built anew with \
+             `bastide-iso build --trust` and the site's own trust directory.",
         )
     };
     vec![

@@ -30,7 +30,8 @@ pub(crate) fn image(id: &str, title: &str, image: &[u8], root_hash: Option<Sha25
             Err(error) => Finding::new(format!("{id}.signature"), "Secure Boot signature", of_error(error)).guide(
                 "The firmware starts what db vouches for and nothing else.",
                 &["ANSSI BP-028 R3", "UEFI 2.10, section 32.5.3"],
-                "Sign the image with `bastide-iso sign` and publish the release anew.",
+                "Do not use it. Keep it as it is, as evidence, and ask whoever sent it; a release of your own is signed with \
+                 `bastide-iso sign`.",
             ),
         },
     };

@@ -86,7 +86,8 @@ pub(super) fn openpgp<S>(
             Some(Ok(_)) | None => Finding::fail(id, title, format!("{name} is not there")).guide(
                 "Two kinds of signature of two kinds of key are asked for on every root and on what a repository holds.",
                 &["ANSSI BP-028 R59"],
-                "Sign it with `bastide-sign openpgp` and publish the signature beside it.",
+                "Ask whoever sent it for the signature; a repository of your own is signed with `bastide-sign openpgp`, and the \
+                 signature published beside the file.",
             ),
         });
     }

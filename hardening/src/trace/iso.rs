@@ -20,6 +20,7 @@ use super::{Held, Inventory, bytes, of_error, of_medium};
 use crate::medium::squashfs::Squashfs;
 use crate::medium::{Extent, Image, fat, iso9660};
 use crate::report::{Finding, Section, Subject};
+use crate::verdict::Verdict;
 
 mod boot;
 
@@ -159,6 +160,16 @@ pub fn iso(path: &Path, question: Question<'_>, subject: &mut Subject) -> io::Re
         None,
     );
 
+    // A target's name is not to be found on the medium: whoever looks for the damage needs the file that holds it.
+    for finding in audited.sections.iter_mut().flat_map(|section| &mut section.findings) {
+        finding.amend(&mut |finding| {
+            if let Some(Verdict::Fail(why)) = &mut finding.verdict
+                && finding.id.starts_with("target.")
+            {
+                *why += &format!("; on the medium it lies in {SQUASHFS}");
+            }
+        });
+    }
     let mut answer = None;
     if let Some(esp) = esp {
         used.push(esp);
