@@ -154,9 +154,11 @@ mod tests {
         let plan = site::Plan {
             directory: directory.join("site"),
             name: "Test".into(),
-            keys: 1,
-            threshold: 1,
-            root_expires: clock::now() + chrono::Duration::days(1),
+            root: site::RootOrigin::Made {
+                keys: 1,
+                threshold: 1,
+                expires: clock::now() + chrono::Duration::days(1),
+            },
         };
         let passphrase = Passphrase::new(b"correct horse battery staple".to_vec()).unwrap();
         let site = site::init(&plan, &passphrase, clock::now(), &mut |_| {}).unwrap();

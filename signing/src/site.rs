@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! SITE/site.json                     what is in it: names, fingerprints, threshold; public
-//! SITE/private/root-1.pem …          keys of the TUF root, encrypted PKCS#8, Ed25519
+//! SITE/private/root-1.pem …          keys of the TUF root, encrypted PKCS#8, Ed25519; none where custodians hold them
 //! SITE/private/{targets,snapshot,timestamp,host}.pem
 //! SITE/private/release-openpgp.asc   OpenPGP release key, its secrets encrypted
 //! SITE/private/{pk,kek,db}.pem       Secure Boot keys, encrypted PKCS#8, RSA-3072
@@ -20,6 +20,7 @@
 //! `site.json` is not signed: whoever may write the site's directory may change it together with the key files. They
 //! cannot change what verifiers trust, which is the copy of `trust/` that they already hold.
 
+mod handed;
 mod init;
 mod trust;
 
@@ -41,7 +42,7 @@ use crate::tuf::author::{KeySet, Signer as _};
 use crate::tuf::repository::{Expiry, Published, Repository, Signers};
 use crate::tuf::root::{judge_successor, signed_part};
 
-pub use init::{Plan, init};
+pub use init::{Plan, RootOrigin, init};
 pub use trust::{MAX_FILE, TRUST_DIRECTORY, Trust, check_boot_image};
 
 /// The version of `site.json`.

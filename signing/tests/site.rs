@@ -14,16 +14,22 @@ use signing::clock::now;
 use signing::durable::Lock;
 use signing::openpgp;
 use signing::secureboot::{SignatureList, Variable, verify_update};
-use signing::site::{Plan, Role, Site, Trust, init};
+use signing::site::{Plan, Role, RootOrigin, Site, Trust, init};
 use signing::tuf::author::{Signer, key_id};
 
 fn plan(directory: &Path) -> Plan {
     Plan {
         directory: directory.to_path_buf(),
         name: "Test".to_owned(),
-        keys: 3,
-        threshold: 2,
-        root_expires: now() + TimeDelta::days(365),
+        root: made(3, 2, 365),
+    }
+}
+
+fn made(keys: usize, threshold: usize, days: i64) -> RootOrigin {
+    RootOrigin::Made {
+        keys,
+        threshold,
+        expires: now() + TimeDelta::days(days),
     }
 }
 
@@ -159,12 +165,12 @@ fn impossible_plans_are_refused_before_anything_is_made() {
         let error = format!("{:#}", plan.check(now()).unwrap_err());
         assert!(error.contains(reason), "{error}");
     };
-    refuse(&|plan| plan.threshold = 4, "threshold of 4");
-    refuse(&|plan| plan.threshold = 0, "threshold of 0");
-    refuse(&|plan| plan.keys = 1000, "1000 root keys");
+    refuse(&|plan| plan.root = made(3, 4, 365), "threshold of 4");
+    refuse(&|plan| plan.root = made(3, 0, 365), "threshold of 0");
+    refuse(&|plan| plan.root = made(1000, 2, 365), "1000 root keys");
     refuse(&|plan| plan.name = String::new(), "name");
     refuse(&|plan| plan.name = "a <b>".to_owned(), "name");
-    refuse(&|plan| plan.root_expires = now() - TimeDelta::days(1), "expired");
+    refuse(&|plan| plan.root = made(3, 2, -1), "expired");
     refuse(&|plan| plan.directory = "/".into(), "cannot name a site");
     refuse(&|plan| plan.directory = place.join("deeper"), "cannot be written");
     fs::create_dir(&place).unwrap();

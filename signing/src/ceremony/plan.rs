@@ -162,10 +162,21 @@ fn find(state: &RootState, text: &str) -> Result<Sha256> {
     let mut found = found.into_iter();
     match (found.next(), found.next()) {
         (Some(one), None) => Ok(one),
-        (None, _) => Err(Usage(format!(
-            "the old root has no key of {text:?}: give a custodian's name or {MIN_PREFIX} or more digits of a key"
-        ))
-        .into()),
+        (None, _) => {
+            let keyids = state.role(RoleName::Root).keyids.iter();
+            let mut keys: Vec<String> = keyids
+                .map(|keyid| match custodians.get(keyid) {
+                    Some(custodian) => custodian.name.clone(),
+                    None => keyid.to_string()[..MIN_PREFIX].to_owned(),
+                })
+                .collect();
+            keys.sort();
+            Err(Usage(format!(
+                "the old root has no key of {text:?}: give a custodian's name or {MIN_PREFIX} or more digits of a key; its custodians' are {}",
+                keys.join(", ")
+            ))
+            .into())
+        }
         (Some(_), Some(_)) => Err(Usage(format!("{text:?} is more than one key: give more digits")).into()),
     }
 }

@@ -299,13 +299,19 @@ impl TrustedRoot {
     /// # Errors
     /// When a client would not trust it, or a ceremony has no words for what it says.
     pub fn read(bytes: &[u8]) -> Result<Self> {
-        root::judge_first(bytes).context("judging the old root")?;
-        let signed = root::signed_part("the old root", bytes)?;
+        root::judge_first(bytes).context("judging the root")?;
+        let signed = root::signed_part("the root", bytes)?;
         Ok(Self {
             bytes: bytes.to_vec(),
-            state: RootState::read(&signed).context("reading the old root")?,
+            state: RootState::read(&signed).context("reading the root")?,
             digest: Sha256::of(&canonical(&signed)?),
         })
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// Judges a successor as a client does that trusts this root, at the time when the successor was planned.

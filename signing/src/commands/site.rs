@@ -14,7 +14,7 @@ use signing::keys::Passphrase;
 use signing::openpgp::verify_detached;
 use signing::output::{Refused, Usage};
 use signing::secureboot::{Variable, verify_update};
-use signing::site::{Plan, Role, Site, SiteFacts, Trust, init};
+use signing::site::{Plan, Role, RootOrigin, Site, SiteFacts, Trust, init};
 use signing::{anchor, clock, output};
 
 use super::PassphraseArgs;
@@ -41,7 +41,9 @@ site is never touched.
 Examples:
   bastide-sign site init --dir example --name Example --dry-run
   bastide-sign site init --dir example --name Example \\
-    --passphrase-file passphrase --threshold 2 --keys 3")]
+    --passphrase-file passphrase --threshold 2 --keys 3
+  bastide-sign site init --dir apart --name Apart \\
+    --passphrase-file passphrase --root 1.root.json --roles roles")]
 pub struct Init {
     /// Directory to make; it must not exist, or be empty
     #[arg(long, visible_alias = "site", value_name = "DIR")]
@@ -58,6 +60,13 @@ pub struct Init {
     /// Days until the first root expires
     #[arg(long, default_value_t = 1825, value_name = "DAYS")]
     root_days: i64,
+    /// Root that a ceremony made; its keys stay with the custodians
+    #[arg(long, value_name = "FILE", requires = "roles", conflicts_with_all = ["keys", "threshold", "root_days"])]
+    root: Option<PathBuf>,
+    /// Directory with the keys of the roles that the root names
+    /// (targets.key.pem or targets.uri, …), under the same passphrase
+    #[arg(long, value_name = "DIR", requires = "root")]
+    roles: Option<PathBuf>,
     /// Check everything and print what would be made
     #[arg(long)]
     dry_run: bool,
@@ -125,9 +134,17 @@ fn make(args: &Init) -> Result<()> {
     let plan = Plan {
         directory: args.dir.clone(),
         name: args.name.clone(),
-        keys: args.keys,
-        threshold: args.threshold,
-        root_expires: now + TimeDelta::days(args.root_days),
+        root: match (&args.root, &args.roles) {
+            (Some(file), Some(roles)) => RootOrigin::Ceremony {
+                file: file.clone(),
+                roles: roles.clone(),
+            },
+            _ => RootOrigin::Made {
+                keys: args.keys,
+                threshold: args.threshold,
+                expires: now + TimeDelta::days(args.root_days),
+            },
+        },
     };
     let files = plan.check(now)?;
     if args.dry_run {
@@ -138,10 +155,11 @@ fn make(args: &Init) -> Result<()> {
                 files,
             })?);
         }
-        output::line(&format!(
-            "would make the site {:?} ({} of {} root keys):",
-            plan.name, plan.threshold, plan.keys
-        ))?;
+        let root = match &plan.root {
+            RootOrigin::Made { keys, threshold, .. } => format!("{threshold} of {keys} root keys"),
+            RootOrigin::Ceremony { file, .. } => format!("the root {}", file.display()),
+        };
+        output::line(&format!("would make the site {:?} ({root}):", plan.name))?;
         for file in files {
             output::line(&format!("  {}", file.display()))?;
         }
@@ -196,11 +214,13 @@ fn show(site: &Site, json: bool) -> Result<()> {
     ))?;
     output::line(&format!("  trust directory  {}", trust.display()))?;
     output::line(&format!("    {}: {anchor}", anchor::COMPARE))?;
-    output::line(&format!(
-        "  root threshold   {} of {}",
-        facts.threshold,
-        site.root_keys()
-    ))?;
+    output::line(&match site.root_keys() {
+        0 => format!(
+            "  root threshold   {}, the keys are with their custodians",
+            facts.threshold
+        ),
+        keys => format!("  root threshold   {} of {keys}", facts.threshold),
+    })?;
     for key in &facts.keys {
         let gone = taken_out.get(&key.role);
         let gone = gone.map_or_else(String::new, |version| format!(", taken out by root {version}"));

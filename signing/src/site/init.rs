@@ -13,9 +13,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use chrono::{DateTime, Timelike, Utc};
 
+use super::handed;
 use super::trust::{Trust, certificate_file, update_file};
 use super::{FORMAT, KeyFacts, Role, SecureBootFacts, Site, SiteFacts};
-use crate::ceremony::{Custodian, Record};
+use crate::ceremony::{Custodian, Record, RoleName};
 use crate::durable::{self, Lock};
 use crate::keys::{self, Algorithm, MetadataKey, Passphrase, PrivateKey};
 use crate::openpgp;
@@ -35,12 +36,30 @@ pub struct Plan {
     pub directory: PathBuf,
     /// Its name, which stands in certificates and user IDs.
     pub name: String,
-    /// How many root keys.
-    pub keys: usize,
-    /// How many of them must sign a root.
-    pub threshold: usize,
-    /// When the first root expires.
-    pub root_expires: DateTime<Utc>,
+    /// Its TUF root.
+    pub root: RootOrigin,
+}
+
+/// Where the TUF root of a new site comes from.
+#[derive(Debug, Clone, serde::Serialize)]
+#[serde(tag = "origin", rename_all = "kebab-case")]
+pub enum RootOrigin {
+    /// It is made with the site, in which its keys then lie.
+    Made {
+        /// How many root keys.
+        keys: usize,
+        /// How many of them must sign a root.
+        threshold: usize,
+        /// When the first root expires.
+        expires: DateTime<Utc>,
+    },
+    /// A ceremony made it, and its keys stay with the custodians.
+    Ceremony {
+        /// The file of the root.
+        file: PathBuf,
+        /// The directory with the keys of the roles that it names: `targets.key.pem` or `targets.uri`, and so on.
+        roles: PathBuf,
+    },
 }
 
 impl Plan {
@@ -54,22 +73,31 @@ impl Plan {
             (1..=MAX_NAME).contains(&length) && !self.name.chars().any(|c| c.is_control() || "<>()".contains(c)),
             "the site's name must have 1 to {MAX_NAME} characters, without control characters and <>()"
         );
-        if !(1..=self.keys).contains(&self.threshold) || self.keys > MAX_ROOT_KEYS {
-            return Err(Usage(format!(
-                "a threshold of {} does not go with {}: it must be between 1 and the number of root keys, which is at most {MAX_ROOT_KEYS}",
-                self.threshold,
-                output::count(self.keys, "root key")
-            ))
-            .into());
-        }
-        ensure!(self.root_expires > now, "the root would be expired from the start");
+        let expires = match &self.root {
+            RootOrigin::Made {
+                keys,
+                threshold,
+                expires,
+            } => {
+                if !(1..=*keys).contains(threshold) || *keys > MAX_ROOT_KEYS {
+                    return Err(Usage(format!(
+                        "a threshold of {threshold} does not go with {}: it must be between 1 and the number of root keys, which is at most {MAX_ROOT_KEYS}",
+                        output::count(*keys, "root key")
+                    ))
+                    .into());
+                }
+                *expires
+            }
+            RootOrigin::Ceremony { file, .. } => handed::root(file)?.state.expires,
+        };
+        ensure!(expires > now, "the root would be expired from the start");
         ensure!(
             self.directory.file_name().is_some(),
             "{} cannot name a site",
             self.directory.display()
         );
         self.check_place()?;
-        Ok(self.files())
+        self.files()
     }
 
     fn check_place(&self) -> Result<()> {
@@ -96,8 +124,18 @@ impl Plan {
         Ok(())
     }
 
-    pub(super) fn files(&self) -> Vec<PathBuf> {
-        let roles = self.roles().into_iter().map(|role| format!("private/{role}.pem"));
+    fn files(&self) -> Result<Vec<PathBuf>> {
+        let mut roles = Vec::new();
+        for role in self.made() {
+            roles.push(format!("private/{role}.pem"));
+        }
+        let mut version = 1;
+        if let RootOrigin::Ceremony { file, roles: keys } = &self.root {
+            version = handed::root(file)?.state.version;
+            for role in handed::ROLES {
+                roles.push(format!("private/{}", handed::name(keys, role)?.1));
+            }
+        }
         let secure_boot = [
             "private/pk.pem",
             "private/kek.pem",
@@ -105,19 +143,24 @@ impl Plan {
             "private/release-openpgp.asc",
         ]
         .map(str::to_owned);
-        let metadata = ["metadata/1.root.json", "metadata/1.root.json.asc"].map(str::to_owned);
+        let metadata = ["", ".asc"].map(|ending| format!("metadata/{version}.root.json{ending}"));
         let trust = Trust::FILES.map(|name| format!("trust/{name}"));
-        roles
+        Ok(roles
+            .into_iter()
             .chain(secure_boot)
             .chain(metadata)
             .chain(trust)
             .chain(["site.json".to_owned()])
             .map(|name| self.directory.join(name))
-            .collect()
+            .collect())
     }
 
-    fn roles(&self) -> Vec<Role> {
-        (1..=self.keys).map(Role::Root).chain(Role::SINGLE).collect()
+    /// The roles whose keys are made with the site.
+    fn made(&self) -> Vec<Role> {
+        match &self.root {
+            RootOrigin::Made { keys, .. } => (1..=*keys).map(Role::Root).chain(Role::SINGLE).collect(),
+            RootOrigin::Ceremony { .. } => vec![Role::Host],
+        }
     }
 }
 
@@ -135,8 +178,14 @@ pub fn init(plan: &Plan, passphrase: &Passphrase, now: DateTime<Utc>, progress: 
         directory(&at(name), mode)?;
     }
 
-    let mut signers = Vec::new();
-    for role in plan.roles() {
+    let mut signers = match &plan.root {
+        RootOrigin::Made { .. } => Vec::new(),
+        RootOrigin::Ceremony { file, roles } => {
+            progress("keys of the ceremony's roles");
+            handed::keys(&handed::root(file)?, roles, passphrase, &at("private"))?
+        }
+    };
+    for role in plan.made() {
         progress(&format!("key for {role}"));
         let key = PrivateKey::generate(Algorithm::Ed25519)?;
         keys::write_new(&at(&format!("private/{role}.pem")), &key, passphrase)?;
@@ -149,10 +198,19 @@ pub fn init(plan: &Plan, passphrase: &Passphrase, now: DateTime<Utc>, progress: 
     public(&at("trust/release.asc"), release.certificate.as_bytes())?;
 
     progress("TUF root");
-    let root = root(plan, &signers, now)?;
+    let (version, threshold, root) = match &plan.root {
+        RootOrigin::Made { threshold, expires, .. } => {
+            (1, *threshold as u64, root(*threshold, *expires, &signers, now)?)
+        }
+        RootOrigin::Ceremony { file, .. } => {
+            let root = handed::root(file)?;
+            let threshold = root.state.role(RoleName::Root).threshold;
+            (root.state.version, threshold, root.bytes().to_vec())
+        }
+    };
     let signature = openpgp::sign_detached(release.key.as_bytes(), passphrase, &root[..], now)?;
-    for name in ["trust/root.json", "metadata/1.root.json"] {
-        public(&at(name), &root)?;
+    for name in ["trust/root.json".to_owned(), format!("metadata/{version}.root.json")] {
+        public(&at(&name), &root)?;
         public(&at(&format!("{name}.asc")), signature.as_bytes())?;
     }
 
@@ -161,7 +219,7 @@ pub fn init(plan: &Plan, passphrase: &Passphrase, now: DateTime<Utc>, progress: 
         format: FORMAT,
         name: plan.name.clone(),
         created: now,
-        threshold: plan.threshold as u64,
+        threshold,
         keys: signers.iter().map(facts_of).collect::<Result<_>>()?,
         release_openpgp: release.fingerprint,
         secure_boot,
@@ -173,7 +231,12 @@ pub fn init(plan: &Plan, passphrase: &Passphrase, now: DateTime<Utc>, progress: 
     Site::open(&plan.directory)
 }
 
-fn root(plan: &Plan, signers: &[(Role, MetadataKey)], now: DateTime<Utc>) -> Result<Vec<u8>> {
+fn root(
+    threshold: usize,
+    expires: DateTime<Utc>,
+    signers: &[(Role, MetadataKey)],
+    now: DateTime<Utc>,
+) -> Result<Vec<u8>> {
     let keys = |wanted: fn(Role) -> bool| {
         let of_role = signers.iter().filter(|(role, _)| wanted(*role));
         of_role.map(|(_, key)| key.public()).collect::<Vec<_>>()
@@ -185,12 +248,12 @@ fn root(plan: &Plan, signers: &[(Role, MetadataKey)], now: DateTime<Utc>) -> Res
     let plan = RootPlan {
         header: Header {
             version: 1,
-            expires: plan.root_expires,
+            expires,
             signed_at: now,
         },
         root: KeySet {
             keys: keys(|role| matches!(role, Role::Root(_))),
-            threshold: plan.threshold as u64,
+            threshold: threshold as u64,
         },
         targets: single(|role| role == Role::Targets),
         snapshot: single(|role| role == Role::Snapshot),
@@ -274,7 +337,7 @@ fn public(path: &Path, bytes: &[u8]) -> Result<()> {
     durable::write(path, bytes).with_context(|| format!("making the site: writing {}", path.display()))
 }
 
-fn private(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(super) fn private(path: &Path, bytes: &[u8]) -> Result<()> {
     durable::write_private(path, bytes).with_context(|| format!("making the site: writing {}", path.display()))
 }
 

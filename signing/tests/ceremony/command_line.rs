@@ -18,12 +18,12 @@ const CREATE: &str = "ceremony plan --create --days 1825 --threshold root=2 --ad
                       --role-key snapshot=snapshot.public.json --role-key timestamp=timestamp.public.json --out first.json";
 const RENEW: &str = "ceremony plan --root 1.root.json --days 4000 --out renewal.json";
 
-fn run(directory: &Path, line: &str) -> Said {
+pub fn run(directory: &Path, line: &str) -> Said {
     Said::of(common::command(PROGRAM, directory, line))
 }
 
 /// The keys of four custodians and the roles, and a first root, made once: each key is a key derivation.
-fn bench() -> TempDir {
+pub fn bench() -> TempDir {
     let make = |place: &Path| {
         write_private(&place.join("passphrase"), format!("{SECRET}\n").as_bytes()).unwrap();
         write_private(&place.join("wrong"), b"wrong\n").unwrap();

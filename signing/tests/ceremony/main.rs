@@ -7,6 +7,7 @@ mod common;
 
 mod command_line;
 mod forged_requests;
+mod founding;
 mod fragments;
 mod people;
 mod stories;

@@ -18,7 +18,7 @@ use signing::digest::{Hasher, Sha256};
 use signing::durable::Lock;
 use signing::keys::Passphrase;
 use signing::process::Cmd;
-use signing::site::{Plan, Site};
+use signing::site::{Plan, RootOrigin, Site};
 
 /// The passphrase of all keys.
 pub const SECRET: &str = "correct horse battery staple";
@@ -324,9 +324,11 @@ pub fn make_site(directory: &Path, name: &str) -> PathBuf {
     let plan = Plan {
         directory: directory.join(name),
         name: "Test".into(),
-        keys: 3,
-        threshold: 2,
-        root_expires: now() + Duration::from_secs(700 * 86_400),
+        root: RootOrigin::Made {
+            keys: 3,
+            threshold: 2,
+            expires: now() + Duration::from_secs(700 * 86_400),
+        },
     };
     let site = signing::site::init(&plan, &passphrase(), now(), &mut |_| ()).unwrap();
     site.directory().to_path_buf()
