@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The command line of `bastide-audit`.
 
+mod script;
+
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,13 +10,13 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, anyhow};
 use chrono::{DateTime, Utc};
 use clap::{Args, Parser, Subcommand};
-use signing::output::{self, Exit, Refused, Usage};
+use signing::output::{self, Exit, Usage};
 use signing::site::TRUST_DIRECTORY;
 use signing::{anchor, clock, durable};
 
 use crate::facts::{Facts, Live, Recorded, Recorder};
 use crate::profile::{Area, Check, Profile};
-use crate::recipe::{self, Kind, Trusted};
+use crate::recipe::Kind;
 use crate::report::byhand::{self, Names};
 use crate::report::text::Shape;
 use crate::report::{Report, Subject, html, text};
@@ -94,7 +96,7 @@ enum Command {
     #[command(
         after_long_help = "Examples:\n  bastide-audit recipe bastide-1.0.0.iso --trust trust --out check.sh\n  bastide-audit recipe update.bundle --trust trust\n  bastide-audit recipe approved.bundle --trust trust --site-trust office/trust\n"
     )]
-    Recipe(RecipeArgs),
+    Recipe(script::Args),
     /// Show hardening profiles
     #[command(
         subcommand,
@@ -123,29 +125,11 @@ struct Verify {
     /// The trust directory that the auditor brought along [default: /usr/share/bastide/trust]
     #[arg(long, value_name = "DIR")]
     trust: Option<PathBuf>,
-    /// The trust directory of the site whose officers must have approved a bundle or a gateway's releases
-    #[arg(long, value_name = "DIR", requires = "artifact")]
+    /// The trust directory of the site whose officers must have approved a bundle, a gateway's releases or a host's updates
+    #[arg(long, value_name = "DIR")]
     site_trust: Option<PathBuf>,
     #[command(flatten)]
     reports: Reports,
-}
-
-#[derive(Debug, Args)]
-struct RecipeArgs {
-    /// What the script checks: an ISO, a bundle, or a repository's directory
-    artifact: PathBuf,
-    /// The trust directory that the auditor brought along [default: /usr/share/bastide/trust]
-    #[arg(long, value_name = "DIR")]
-    trust: Option<PathBuf>,
-    /// The trust directory of the site whose officers must have approved a bundle or a gateway's releases
-    #[arg(long, value_name = "DIR")]
-    site_trust: Option<PathBuf>,
-    /// Write the script to this file instead of standard output
-    #[arg(long, value_name = "FILE")]
-    out: Option<PathBuf>,
-    /// Tell the fingerprint, and the script unless it goes to a file, as JSON
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -156,6 +140,9 @@ struct HostArgs {
     /// The trust directory; the host's own by default, which then vouches for itself [default: /usr/share/bastide/trust]
     #[arg(long, value_name = "DIR")]
     trust: Option<PathBuf>,
+    /// The trust directory of the site whose officers must have approved the host's updates
+    #[arg(long, value_name = "DIR")]
+    site_trust: Option<PathBuf>,
     /// Write down everything that is looked at into this new directory
     #[arg(long, value_name = "DIR", conflicts_with = "from")]
     record: Option<PathBuf>,
@@ -232,7 +219,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Verify(args) => verify(&args),
         Command::Host(args) => run_host(&args),
-        Command::Recipe(args) => write_recipe(&args),
+        Command::Recipe(args) => script::write(&args),
         Command::Profile(command) => profile(command),
     }
 }
@@ -241,29 +228,27 @@ fn verify(args: &Verify) -> Result<ExitCode> {
     args.reports.check()?;
     let trust = Trust::open(args.trust.as_deref().unwrap_or(Path::new(TRUST_DIRECTORY)))?;
     let now = args.reports.at.unwrap_or_else(clock::now);
-    let Some(artifact) = &args.artifact else {
-        let live = Live::default();
-        let report = Report::new(of_host(&live), now, host::chain(&live, &trust, now));
-        return finish(report, Shape::Tree, &trust, Path::new(""), &[], &args.reports);
-    };
-    let kind = Kind::of(artifact)?;
-    let site = args.site_trust.as_deref().map(Trust::open).transpose()?;
-    if let Some(site) = &site {
-        judges_approvals(kind, &trust, site)?;
-    }
+    let site = apart(args.site_trust.as_deref(), &trust)?;
     let question = Question {
         trust: &trust,
         site: site.as_ref(),
         now,
-        complete: kind == Kind::Repository,
+        complete: false,
         upstream: None,
     };
+    let Some(artifact) = &args.artifact else {
+        let live = Live::default();
+        let report = Report::new(of_host(&live, site.as_ref())?, now, host::chain(&live, question));
+        return finish(report, Shape::Tree, &trust, Path::new(""), &[], &args.reports);
+    };
+    let kind = Kind::of(artifact)?;
+    carries_approval(kind, site.as_ref())?;
+    let question = Question {
+        complete: kind == Kind::Repository,
+        ..question
+    };
     let mut subject = Subject::new(kind.name(), artifact.display().to_string());
-    if let Some(site) = &site {
-        let fingerprint = anchor::fingerprint(site.directory())
-            .with_context(|| format!("cannot read {}", site.directory().display()))?;
-        subject.fact(&format!("of the site, {}", anchor::COMPARE), fingerprint);
-    }
+    compare_site(&mut subject, site.as_ref())?;
     let audited = match kind {
         Kind::Repository => repository::repository(artifact, question),
         Kind::Bundle => artifact.metadata().map_err(Into::into).map(|file| {
@@ -281,20 +266,38 @@ fn verify(args: &Verify) -> Result<ExitCode> {
     finish(report, Shape::Tree, &trust, artifact, &audited.versions, &args.reports)
 }
 
+/// Opens the site's trust directory, whose root must be another than the vendor's.
+fn apart(site: Option<&Path>, trust: &Trust) -> Result<Option<Trust>> {
+    let site = site.map(Trust::open).transpose()?;
+    if site.as_ref().is_some_and(|site| site.root == trust.root) {
+        let why =
+            "--trust and --site-trust have the same root: an approval is worth something only under a root of its own";
+        return Err(Usage(why.to_owned()).into());
+    }
+    Ok(site)
+}
+
 /// Whether a site's trust directory has anything to say of an artifact.
-fn judges_approvals(kind: Kind, trust: &Trust, site: &Trust) -> Result<()> {
-    let why = match kind {
-        Kind::Bundle | Kind::Repository if trust.root == site.root => {
-            "--trust and --site-trust have the same root: an approval is worth something only under a root of its own"
-        }
-        Kind::Bundle | Kind::Repository => return Ok(()),
-        Kind::Iso | Kind::File => "only a bundle or a gateway's repository carries a site's approval",
-    };
-    Err(Usage(why.to_owned()).into())
+fn carries_approval(kind: Kind, site: Option<&Trust>) -> Result<()> {
+    if site.is_some() && matches!(kind, Kind::Iso | Kind::File) {
+        let why = "only a bundle or a gateway's repository carries a site's approval";
+        return Err(Usage(why.to_owned()).into());
+    }
+    Ok(())
+}
+
+/// The site's fingerprint, to be compared as the vendor's is.
+fn compare_site(subject: &mut Subject, site: Option<&Trust>) -> Result<()> {
+    if let Some(site) = site {
+        let fingerprint = anchor::fingerprint(site.directory())
+            .with_context(|| format!("cannot read {}", site.directory().display()))?;
+        subject.fact(&format!("of the site, {}", anchor::COMPARE), fingerprint);
+    }
+    Ok(())
 }
 
 /// The host that `facts` shows.
-fn of_host(facts: &dyn Facts) -> Subject {
+fn of_host(facts: &dyn Facts, site: Option<&Trust>) -> Result<Subject> {
     let name = facts.text("/proc/sys/kernel/hostname").ok().flatten();
     let mut subject = Subject::new("host", name.as_deref().map_or("(unknown)", str::trim));
     for (label, path) in [("kernel", "/proc/sys/kernel/osrelease"), ("machine", "/etc/machine-id")] {
@@ -302,7 +305,8 @@ fn of_host(facts: &dyn Facts) -> Subject {
             subject.fact(label, value.trim());
         }
     }
-    subject
+    compare_site(&mut subject, site)?;
+    Ok(subject)
 }
 
 fn run_host(args: &HostArgs) -> Result<ExitCode> {
@@ -310,11 +314,22 @@ fn run_host(args: &HostArgs) -> Result<ExitCode> {
     let profile = Profile::shipped(&args.profile)?;
     let trust = Trust::open(args.trust.as_deref().unwrap_or(Path::new(TRUST_DIRECTORY)))?;
     let now = args.reports.at.unwrap_or_else(clock::now);
-    let audit = |facts: &dyn Facts| Report::new(of_host(facts), now, host::host(facts, &profile, &trust, now));
+    let site = apart(args.site_trust.as_deref(), &trust)?;
+    let question = Question {
+        trust: &trust,
+        site: site.as_ref(),
+        now,
+        complete: false,
+        upstream: None,
+    };
+    let audit = |facts: &dyn Facts| -> Result<Report> {
+        let subject = of_host(facts, site.as_ref())?;
+        Ok(Report::new(subject, now, host::host(facts, &profile, question)))
+    };
     let report = match (&args.from, &args.record) {
         (Some(from), _) => {
             let recorded = Recorded::open(from).map_err(|why| anyhow!("{why}"))?;
-            let mut report = audit(&recorded);
+            let mut report = audit(&recorded)?;
             report.subject.fact("recording", from.display());
             report
         }
@@ -323,58 +338,17 @@ fn run_host(args: &HostArgs) -> Result<ExitCode> {
             let recorder =
                 Recorder::new(&live, record).with_context(|| format!("cannot record into {}", record.display()))?;
             // What the checks asked for is written down; the report is made of what was written, so both always agree.
-            audit(&recorder);
+            audit(&recorder)?;
             recorder
                 .finish()
                 .with_context(|| format!("cannot finish the recording {}", record.display()))?;
-            let mut report = audit(&Recorded::open(record).map_err(|why| anyhow!("{why}"))?);
+            let mut report = audit(&Recorded::open(record).map_err(|why| anyhow!("{why}"))?)?;
             report.subject.fact("recording", record.display());
             report
         }
-        (None, None) => audit(&Live::default()),
+        (None, None) => audit(&Live::default())?,
     };
     finish(report, Shape::Counts, &trust, Path::new(""), &[], &args.reports)
-}
-
-fn write_recipe(args: &RecipeArgs) -> Result<ExitCode> {
-    let trust = Trust::open(args.trust.as_deref().unwrap_or(Path::new(TRUST_DIRECTORY)))?;
-    let kind = Kind::of(&args.artifact)?;
-    let site = args.site_trust.as_deref().map(Trust::open).transpose()?;
-    if let Some(site) = &site {
-        judges_approvals(kind, &trust, site)?;
-    }
-    let trusted = Trusted {
-        vendor: &trust,
-        site: site.as_ref(),
-    };
-    let script = recipe::script(kind, &args.artifact, trusted, None)?;
-    let fingerprint = |trust: &Trust| {
-        anchor::fingerprint(trust.directory()).with_context(|| format!("cannot read {}", trust.directory().display()))
-    };
-    let of_site = site.as_ref().map(fingerprint).transpose()?;
-    let fingerprint = fingerprint(&trust)?;
-    if let Some(out) = &args.out {
-        if out.symlink_metadata().is_ok() {
-            return Err(Refused(format!("{} exists: name another --out", out.display())).into());
-        }
-        durable::write(out, script.as_bytes())
-            .with_context(|| format!("cannot write the script to {}", out.display()))?;
-    }
-    if args.json {
-        let script = args.out.is_none().then_some(script);
-        output::json(&serde_json::json!({
-            "kind": kind.name(), "anchor": fingerprint, "site_anchor": of_site, "out": args.out, "script": script,
-        }))?;
-    } else if let Some(out) = &args.out {
-        output::line(&format!("{}: read it, then run it with sh", out.display()))?;
-        output::line(&format!("{}: {fingerprint}", anchor::COMPARE))?;
-        if let Some(of_site) = of_site {
-            output::line(&format!("of the site, {}: {of_site}", anchor::COMPARE))?;
-        }
-    } else {
-        output::line(script.trim_end())?;
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn finish(

@@ -15,8 +15,8 @@ use signing::anchor;
 use signing::output::{Refused, Usage};
 
 use crate::report::byhand::quoted;
-use crate::trace::signed;
 use crate::trace::trust::Trust;
+use crate::trace::{repository, signed};
 
 /// Where Debian's package of its keys has them.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -116,9 +116,8 @@ pub struct Trusted<'a> {
 /// # Errors
 /// When a trust directory cannot be read.
 pub fn script(kind: Kind, artifact: &Path, trusted: Trusted<'_>, upstream: Option<&Policy>) -> Result<String> {
-    if kind == Kind::Repository && !artifact.join("metadata").is_dir() {
-        let why = "it is no repository: it has no directory metadata";
-        return Err(Refused(format!("{}: {why}", artifact.display())).into());
+    if kind == Kind::Repository {
+        repository::recognise(artifact).with_context(|| format!("cannot check {}", artifact.display()))?;
     }
     let directory = trusted.vendor.directory();
     let (fingerprint, listing) = anchors(directory)?;

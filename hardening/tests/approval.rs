@@ -15,6 +15,7 @@ use signing::clock::now;
 use signing::digest::Sha256;
 use support::agree::{Judge, PASS};
 use support::office::{Both, Gateway, both, office, with_site};
+use support::rotation::{pin, second_root};
 use support::world::{assert_fails, assert_pass};
 use support::{Findings as _, Said, Tamper, bad, common, trust};
 
@@ -278,6 +279,12 @@ fn an_approval_that_was_taken_away_or_changed_fails() {
         table.refuse(&gateway, &place, (id, ""), why);
         fs::write(site.join(name), honest).unwrap();
     }
+    let name = "vendor/1.timestamp.json.asc";
+    let honest = fs::read(site.join(name)).unwrap();
+    fs::remove_file(site.join(name)).unwrap();
+    let gone = ("file.site.vendor.1.timestamp.json.asc", "it is not there");
+    table.refuse(&gateway, &place, gone, "1.timestamp.json.asc: it is not there");
+    fs::write(site.join(name), honest).unwrap();
     support::flip(&site.join("metadata/1.targets.json"));
     table.refuse(&gateway, &place, ("tuf.stopped", ""), "the site, python-tuf: ");
     fs::remove_dir_all(&site).unwrap();
@@ -331,6 +338,43 @@ fn a_gateway_that_has_imported_since_keeps_its_approval() {
     fs::copy(place.join("metadata/timestamp.json"), &approved).unwrap();
     let other = ("approval.vendor", "not the one that the site approved");
     table.refuse(&gateway, &place, other, "1.timestamp.json of the vendor is not the one");
+    table.agree();
+}
+
+/// The vendor changes its root under an approval; auditors pin the first root or the second.
+#[test]
+fn an_approval_stands_over_a_change_of_the_vendors_root() {
+    let gateway = Gateway::approved();
+    let mut table = Both::new();
+    let (world, place) = (&gateway.world, gateway.at("gateway"));
+    let root = world.repository().join("metadata/2.root.json");
+    second_root(&root);
+    let pinned = pin(&root);
+    let newer = Judge {
+        trust: pinned.path().to_path_buf(),
+        ..both()
+    };
+    fs::remove_file(gateway.at("x.bundle")).unwrap();
+    gateway.import(&world.bundle(), "gateway", None);
+    table.judge("root 2 came after the approval, root 1 pinned", &place, PASS, &both());
+    // A host that pins the second root says so too: the officers never saw it.
+    let unseen = (3, "and the vendor signed at");
+    table.judge("root 2 came after the approval and is pinned", &place, unseen, &newer);
+    gateway.approve();
+    table.judge("root 2 is approved, root 1 pinned", &place, PASS, &both());
+    table.judge("root 2 is approved and pinned", &place, PASS, &newer);
+    let bundle = gateway.export();
+    table.judge("a bundle of it, root 1 pinned", &bundle, PASS, &both());
+    table.judge("a bundle of it, root 2 pinned", &bundle, PASS, &newer);
+    gateway.import(&bundle, "next", Some(&office().trust_dir()));
+    table.judge("the next gateway, root 1 pinned", &gateway.at("next"), PASS, &both());
+    table.judge("the next gateway, root 2 pinned", &gateway.at("next"), PASS, &newer);
+    let name = place.join("site/vendor/2.root.json.asc");
+    let honest = fs::read(&name).unwrap();
+    fs::remove_file(&name).unwrap();
+    let gone = ("file.site.vendor.2.root.json.asc", "it is not there");
+    table.refuse(&gateway, &place, gone, "2.root.json.asc: it is not there");
+    fs::write(&name, honest).unwrap();
     table.agree();
 }
 

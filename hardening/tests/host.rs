@@ -12,6 +12,7 @@ use hardening::facts::Recorded;
 use hardening::profile::{Profile, Rule};
 use hardening::report::{Report, Subject};
 use hardening::trace::host::host;
+use hardening::trace::release::Question;
 use hardening::trace::trust::Trust;
 use hardening::verdict::{Outcome, Verdict};
 use signing::clock::now;
@@ -36,8 +37,18 @@ fn audit(subject: &Host) -> Report {
     Report::new(
         Subject::new("host", "test"),
         now(),
-        host(&facts, &profile, &trust, now()),
+        host(&facts, &profile, question(&trust)),
     )
+}
+
+fn question(trust: &Trust) -> Question<'_> {
+    Question {
+        trust,
+        site: None,
+        now: now(),
+        complete: false,
+        upstream: None,
+    }
 }
 
 fn assert_ends(report: &Report, id: &str, outcome: Outcome, text: &str) {

@@ -12,6 +12,7 @@ use std::path::Path;
 use hardening::facts::Recorded;
 use hardening::report::{Report, Subject};
 use hardening::trace::host::chain;
+use hardening::trace::release::Question;
 use hardening::trace::trust::Trust;
 use hardening::verdict::Outcome;
 use offline_repo::import::{Believed, Mode, import};
@@ -176,7 +177,15 @@ fn a_host_from_before_the_pinned_root_is_no_pass_and_no_failure() {
         let place = tempfile::tempdir().unwrap();
         host.record(place.path());
         let facts = Recorded::open(place.path()).unwrap();
-        let sections = chain(&facts, &Trust::open(trust).unwrap(), now());
+        let trust = Trust::open(trust).unwrap();
+        let question = Question {
+            trust: &trust,
+            site: None,
+            now: now(),
+            complete: false,
+            upstream: None,
+        };
+        let sections = chain(&facts, question);
         Report::new(Subject::new("host", "test"), now(), sections)
     };
     let host = support::host::Host::of(&support::honest());

@@ -70,6 +70,9 @@ agreement() {
 copies() {
     (cd "$kept" && find . -type f | cut -c 3-) >"$WORK/copies"
     older_roots
+    for name in "$(cat "$WORK/timestamp").timestamp.json.asc" $(sed '1d; s/$/.root.json.asc/' "$WORK/roots"); do
+        [ -f "$kept/$name" ] || refuse "site/vendor/$name: it is not there"
+    done
     while read -r name; do
         copy=$kept/$name what="site/vendor/$name" version=${name%%.*} role=${name#*.} role=${role%.json}
         if grep -Fxq "$(sha256 "$copy")" "$ALL/site/seen"; then continue; fi

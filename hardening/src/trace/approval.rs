@@ -141,12 +141,17 @@ fn seen(target: &VerifiedTarget) -> Vec<Sha256> {
 }
 
 /// What the vendor names, and what came of holding it against the approval.
-struct Compared {
+pub(super) struct Compared {
     named: Option<BTreeMap<String, VerifiedTarget>>,
-    findings: Vec<Finding>,
+    pub(super) findings: Vec<Finding>,
 }
 
-fn compare<S: Source>(judged: &mut Judged, offer: Offer<S>, site: &Trust, question: Question<'_>) -> Compared {
+pub(super) fn compare<S: Source>(
+    judged: &mut Judged,
+    offer: Offer<S>,
+    site: &Trust,
+    question: Question<'_>,
+) -> Compared {
     // Authenticity alone: whether the site's metadata are fresh is a finding of its own.
     let opened = Datastore::ephemeral(&question.trust.root).and_then(|vendor| {
         let site = Datastore::ephemeral(&site.root)?;

@@ -10,8 +10,9 @@ use std::path::Path;
 
 use offline_repo::repository::offer;
 use signing::digest::{Sha256, read_regular};
-use signing::tuf::DirectorySource;
 use signing::tuf::names::encode_role;
+use signing::tuf::trail::{Origin, TrailFile};
+use signing::tuf::{DirectorySource, beside};
 
 use super::approval::{Judged, judge};
 use super::release::{Audited, Question};
@@ -84,9 +85,10 @@ pub(super) fn approvals(root: &Path, site: &Trust, question: Question<'_>) -> io
         ..Inventory::default()
     };
     let roots = roots(&mut DirectorySource::new(&vendor, &vendor), &copies);
+    let unsigned = unsigned(&copies, &judged.vendor);
     let copies = copies.metadata.iter();
     let copies = copies.filter_map(|held| copy(&vendor, held, &judged, (&question, &roots)));
-    let below: Vec<Finding> = beside.chain(copies).collect();
+    let below: Vec<Finding> = beside.chain(copies).chain(unsigned).collect();
     if !below.is_empty() {
         let title = "The vendor's metadata as they were approved, and what lies beside them";
         judged
@@ -94,6 +96,21 @@ pub(super) fn approvals(root: &Path, site: &Trust, question: Question<'_>) -> io
             .push(Finding::heading("approval.vendor.files", title, below));
     }
     Ok((judged, memory))
+}
+
+/// Approved metadata without the release key's signature beside them: no host takes them.
+fn unsigned(copies: &Inventory, approved: &[TrailFile]) -> Vec<Finding> {
+    let new = approved.iter().filter(|file| file.origin != Origin::Datastore);
+    let due = new.filter_map(beside::signature_of);
+    due.filter(|name| copies.metadata.iter().all(|held| held.name != *name))
+        .map(|name| {
+            Finding::fail(
+                format!("file.site.vendor.{name}"),
+                format!("site/vendor/{name}"),
+                "it is not there: the release key's OpenPGP signature stands beside each root and timestamp",
+            )
+        })
+        .collect()
 }
 
 /// A file among the vendor's metadata as they were approved, unless it is accounted for.

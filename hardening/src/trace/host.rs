@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! A running host: from the root that runs to the release that the pinned root vouches for.
 
-use chrono::{DateTime, Utc};
 use signing::digest::{Sha256, read_to_limit};
 use signing::release::{Custom, Part};
 use signing::secureboot::{Certificate, SignatureList};
@@ -12,6 +11,8 @@ use signing::tuf::trail::TrailFile;
 
 use super::baked;
 use super::history::{self, Way, way};
+use super::release::Question;
+use super::sovereigns;
 use super::stored::Stored;
 use super::trust::Trust;
 use super::tuf::{Roots, follow};
@@ -35,8 +36,8 @@ const DATABASES: [(&str, &str, &str); 3] = [
 
 /// Audits the host that `facts` shows: what it trusts and runs, and how it is hardened.
 #[must_use]
-pub fn host(facts: &dyn Facts, profile: &Profile, trust: &Trust, now: DateTime<Utc>) -> Vec<Section> {
-    let mut sections = chain(facts, trust, now);
+pub fn host(facts: &dyn Facts, profile: &Profile, question: Question<'_>) -> Vec<Section> {
+    let mut sections = chain(facts, question);
     sections.push(Section::new(
         "profile",
         &format!("Hardening profile: {}", profile.title),
@@ -55,18 +56,22 @@ pub fn host(facts: &dyn Facts, profile: &Profile, trust: &Trust, now: DateTime<U
 
 /// From the root hash that runs to the pinned root.
 #[must_use]
-pub fn chain(facts: &dyn Facts, trust: &Trust, now: DateTime<Utc>) -> Vec<Section> {
+pub fn chain(facts: &dyn Facts, question: Question<'_>) -> Vec<Section> {
+    let Question { trust, now, .. } = question;
     let mut sections = vec![trust.section(now)];
     let names = facts.list(DATASTORE);
-    let stored = Stored {
-        names: names.clone().ok().flatten().unwrap_or_default(),
-        read: &|name| {
-            let found = facts.read(&format!("{DATASTORE}/{name}"));
-            found.map_err(|Unknown(why)| why)
-        },
-        roots: &Roots::new(),
+    let read = |name: &str| {
+        let found = facts.read(&format!("{DATASTORE}/{name}"));
+        found.map_err(|Unknown(why)| why)
     };
-    let followed = follow(stored, &trust.root);
+    let roots = Roots::new();
+    let stored = || Stored {
+        names: names.clone().ok().flatten().unwrap_or_default(),
+        read: &read,
+        roots: &roots,
+    };
+    let followed = follow(stored(), &trust.root);
+    let (obeyed, as_of) = sovereigns::section(facts, stored(), &question);
     let mut leaves = |role: &str| {
         let of_role = followed.targets.iter().filter(|target| target.role == role);
         of_role
@@ -80,13 +85,10 @@ pub fn chain(facts: &dyn Facts, trust: &Trust, now: DateTime<Utc>) -> Vec<Sectio
             })
             .collect()
     };
-    let signatures = match names {
+    let signatures = match &names {
         Ok(Some(names)) => {
-            let read = |name: &str| {
-                let found = facts.read(&format!("{DATASTORE}/{name}"));
-                found.map_err(|Unknown(why)| why)
-            };
-            let mut findings = vec![followed.tree(&mut leaves), followed.freshness(now, false)];
+            let fresh = followed.freshness(as_of.unwrap_or(now), false);
+            let mut findings = vec![followed.tree(&mut leaves), fresh];
             let kept = read("root.json").ok().flatten();
             let behind = kept.and_then(|kept| history::behind("The host", &kept, &trust.root, &Roots::new()));
             findings.extend(behind);
@@ -104,7 +106,7 @@ pub fn chain(facts: &dyn Facts, trust: &Trust, now: DateTime<Utc>) -> Vec<Sectio
             "The host's trust record",
             format!("{DATASTORE} is not there"),
         )],
-        Err(Unknown(why)) => vec![Finding::unknown("datastore", "The host's trust record", why)],
+        Err(Unknown(why)) => vec![Finding::unknown("datastore", "The host's trust record", why.clone())],
     };
     sections.push(Section::new(
         "signatures",
@@ -112,6 +114,7 @@ pub fn chain(facts: &dyn Facts, trust: &Trust, now: DateTime<Utc>) -> Vec<Sectio
         "The metadata that the host recorded when it was installed or updated, verified again from the auditor's pinned root.",
         signatures,
     ));
+    sections.push(obeyed);
     let mut findings = vec![check(
         "running.root",
         "The running root file system is a signed release",

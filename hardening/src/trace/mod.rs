@@ -17,6 +17,7 @@ pub mod release;
 pub mod repository;
 mod sbom;
 pub mod signed;
+mod sovereigns;
 mod stored;
 pub mod trust;
 mod tuf;

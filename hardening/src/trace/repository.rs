@@ -19,16 +19,25 @@ const DATASTORE: &str = "datastore";
 const SITE: &str = "site";
 const ENTRIES: usize = 1_000_000;
 
+/// Looks whether a directory is a repository at all.
+///
+/// # Errors
+/// [`Refused`] when it is none.
+pub(crate) fn recognise(directory: &Path) -> Result<()> {
+    if directory.join("metadata").is_dir() {
+        return Ok(());
+    }
+    let why = "it is no repository: it has no directory metadata";
+    Err(anyhow!(Refused(why.to_owned())))
+}
+
 /// Audits the repository in a directory.
 ///
 /// # Errors
 /// [`Refused`] when it is no repository at all; else when it cannot be listed.
 pub fn repository(directory: &Path, mut question: Question<'_>) -> Result<Audited> {
     let entries = sorted(directory)?;
-    if !directory.join("metadata").is_dir() {
-        let why = "it is no repository: it has no directory metadata";
-        return Err(anyhow!(Refused(why.to_owned())));
-    }
+    recognise(directory)?;
     let (mut gateway, mut approved) = (false, false);
     let mut inventory = Inventory::default();
     let mut strange = Vec::new();

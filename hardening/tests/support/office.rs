@@ -39,6 +39,12 @@ impl Gateway {
         };
         let bundle = gateway.world.bundle();
         gateway.import(&bundle, "gateway", None);
+        gateway.approve();
+        gateway
+    }
+
+    /// The officers approve what the gateway holds now.
+    pub fn approve(&self) {
         let vendor = signing::site::Trust::open(&trust()).unwrap();
         let options = Options {
             vendor: &vendor,
@@ -49,8 +55,7 @@ impl Gateway {
             now: now(),
             mode: Mode::Write,
         };
-        approve(&gateway.repository(), &options, &mut |_, _| ()).unwrap();
-        gateway
+        approve(&self.repository(), &options, &mut |_, _| ()).unwrap();
     }
 
     pub fn at(&self, name: &str) -> PathBuf {

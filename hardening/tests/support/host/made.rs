@@ -182,6 +182,7 @@ impl Host {
             self.bytes(&format!("{store}/{name}"), &read(directory.path().join(name)));
         }
         self.list(store, &names.iter().map(String::as_str).collect::<Vec<_>>());
+        self.text("/state/bastide/trust/policy.json", "{\"demands\": \"vendor\"}\n");
         self.image_trust(&trust());
         self.list(EFI, &["SecureBoot"]);
         self.bytes(&format!("{EFI}/SecureBoot-{GLOBAL}"), &[6, 0, 0, 0, 1]);
