@@ -2,7 +2,7 @@
 //! Two sovereigns: a host that demands the officers' approval beside the vendor's signature.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 
@@ -78,13 +78,12 @@ fn approve(shop: &Workshop, vendors: &PathBuf, approved: &PathBuf) -> Result<Str
 fn both(shop: &Workshop) -> Result<String> {
     let key = shop.admin_key();
     let machine = install::of_two_sovereigns(shop).branch(&shop.at("vm/two-sovereigns"))?;
-    let courier = stick::courier(
-        &machine,
-        &[
-            ("vendor.bundle", &shop.bundle(PATCHED.version)),
-            ("approved.bundle", &shop.bundle("approved")),
-        ],
-    )?;
+    let trust = shop.office().join("trust");
+    let office = ["root.json", "release.asc", "db.der"].map(|name| (format!("office/{name}"), trust.join(name)));
+    let (vendors, approved) = (shop.bundle(PATCHED.version), shop.bundle("approved"));
+    let mut carried: Vec<(&str, &Path)> = vec![("vendor.bundle", &vendors), ("approved.bundle", &approved)];
+    carried.extend(office.iter().map(|(name, file)| (name.as_str(), file.as_path())));
+    let courier = stick::courier(&machine, &carried)?;
     let plugged = Plugged {
         medium: None,
         sticks: vec![&courier],
@@ -101,6 +100,12 @@ fn both(shop: &Workshop) -> Result<String> {
     );
     let said = running.must(&key, &format!("bastide-host update --dry-run {STICK}/approved.bundle"))?;
     ensure!(said.contains("is good"), "the approved release is not taken: {said}");
+    let audit = format!("bastide-audit verify --site-trust {STICK}/office");
+    let said = running.must(&key, &audit)?;
+    ensure!(
+        said.contains("the vendor's and the site's word"),
+        "the audit does not tell the policy: {said}"
+    );
     running.cut_power()?;
     Ok(format!("{reason}; with the officers' approval it is good"))
 }
