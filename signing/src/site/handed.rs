@@ -27,7 +27,16 @@ pub(super) const ROLES: [(Role, RoleName); 3] = [
 pub(super) fn root(file: &Path) -> Result<TrustedRoot> {
     let reading = || format!("making the site: reading the root {}", file.display());
     let bytes = read_bounded(file, 2 * MAX_FILE).with_context(reading)?;
-    TrustedRoot::read(&bytes).with_context(reading)
+    let root = TrustedRoot::read(&bytes).with_context(reading)?;
+    if root.state.version != 1 {
+        return Err(Refused(format!(
+            "{} is root {}: a site is made on the first one, and the later ones go into its metadata",
+            file.display(),
+            root.state.version
+        ))
+        .into());
+    }
+    Ok(root)
 }
 
 /// Where the key of a role lies, and its name in the site.

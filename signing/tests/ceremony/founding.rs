@@ -90,6 +90,26 @@ fn a_root_or_a_key_that_is_not_the_ceremonys_makes_no_site() {
     );
     let bench = bench();
     run(bench.path(), &format!("{INIT} --keys 3")).ends(2);
+    // The second root leads from the first, which nobody could follow from here.
+    run(
+        bench.path(),
+        "ceremony plan --root 1.root.json --days 4000 --out request.json",
+    )
+    .ok();
+    for name in ["anna", "ben"] {
+        let key = format!("--key {name}/{name}.key.pem --passphrase-file passphrase --out {name}.fragment.json");
+        run(
+            bench.path(),
+            &format!("ceremony sign request.json --root 1.root.json {key}"),
+        )
+        .ok();
+    }
+    run(
+        bench.path(),
+        "ceremony assemble request.json --root 1.root.json --out made anna.fragment.json ben.fragment.json",
+    )
+    .ok();
+    run(bench.path(), &INIT.replace("1.root.json", "made/2.root.json")).fails(3, &["is root 2"]);
     run(bench.path(), "site init --dir site --name Apart --root 1.root.json").ends(2);
     assert!(
         common::files_below(bench.path())
