@@ -13,6 +13,9 @@ use hardening::verdict::Outcome;
 use serde_json::Value;
 use signing::clock::now;
 use signing::digest::Sha256;
+use signing::openpgp::join;
+use signing::process::Cmd;
+use signing::site::Site;
 use support::agree::{Judge, PASS};
 use support::office::{Both, Gateway, both, office, with_site};
 use support::rotation::{pin, second_root};
@@ -338,6 +341,41 @@ fn a_gateway_that_has_imported_since_keeps_its_approval() {
     fs::copy(place.join("metadata/timestamp.json"), &approved).unwrap();
     let other = ("approval.vendor", "not the one that the site approved");
     table.refuse(&gateway, &place, other, "1.timestamp.json of the vendor is not the one");
+    table.agree();
+}
+
+/// Two of three certificates sign: one alone, the same twice, or a stranger's beside it does not suffice.
+#[test]
+fn as_many_officers_sign_an_approval_as_the_sites_root_says() {
+    let site = Site::open(&common::site_of_officers()).unwrap();
+    let gateway = Gateway::approved_by(site);
+    let (mut table, place) = (Both::new(), gateway.at("gateway"));
+    let metadata = gateway.at("gateway/site/metadata");
+    let (stamp, signature) = (metadata.join("timestamp.json"), metadata.join("1.timestamp.json.asc"));
+    let few = ("openpgp.timestamp.1", "1 of the 2 certificates that must have signed");
+    let why = "timestamp.json carries the release key's OpenPGP signature";
+    table.refuse(&gateway, &place, few, why);
+    let alone = fs::read(&signature).unwrap();
+    let stranger = common::release_signature(&fs::read(&stamp).unwrap());
+    fs::write(&signature, join(&alone, &stranger).unwrap()).unwrap();
+    table.refuse(&gateway, &place, few, why);
+    let dearmored = Cmd::new("gpg").arg("--dearmor").input(&alone[..]).output().unwrap();
+    fs::write(&signature, dearmored.repeat(2)).unwrap();
+    let twice = ("openpgp.timestamp.1", "has signed more than once");
+    table.refuse(&gateway, &place, twice, why);
+    fs::write(&signature, &alone).unwrap();
+    common::officer_adds("anna", &stamp, &signature);
+    let report = gateway.judge(&place);
+    assert_pass(&report);
+    let passed = report.findings(Outcome::Pass);
+    let counted = passed.iter().find(|(_, finding)| finding.id == "openpgp.timestamp.1");
+    let counted = format!("{:?}", counted.unwrap().1.verdict);
+    assert!(counted.contains("2 certificates signed, of which 2 must"), "{counted}");
+    table.judge("two officers", &place, PASS, &gateway.both());
+    let bundle = gateway.export();
+    table.judge("a bundle of it", &bundle, PASS, &gateway.both());
+    common::officer_adds("ben", &stamp, &signature);
+    table.judge("three officers", &place, PASS, &gateway.both());
     table.agree();
 }
 

@@ -13,9 +13,10 @@ use hypervisor::slots::State;
 use hypervisor::update::{Depth, Outcome};
 use signing::output::Refused;
 use signing::policy::{POLICY, Policy};
+use signing::tuf::beside;
 use support::drive::{install, repository, run};
 use support::repository::Terms;
-use support::{Host, Release, Site};
+use support::{Host, Release, Site, common};
 use tempfile::TempDir;
 
 /// A host of both, its officers, and the vendor's repository with a new release.
@@ -111,6 +112,30 @@ fn an_approval_of_what_the_vendor_never_signed_is_refused() {
     stranger.approve(repository.path(), &host.site, &[&host.installed], Terms::version(1));
     refused(install(&host, &repository), "below-threshold");
     assert_eq!(host.slots().get(Slot::B).state, State::Empty);
+}
+
+/// The site's root wants two of its officers' OpenPGP certificates over each approval.
+#[test]
+fn one_officer_alone_approves_nothing() {
+    let Some(host) = Host::install() else { return };
+    let officers = Site::of_officers();
+    host.pin_site(&officers);
+    let new = host.site.release("1.1.0", 2);
+    let repository = repository(&host, &[&host.installed, &new], Terms::version(2));
+    let releases = [&host.installed, &new];
+    officers.approve(repository.path(), &host.site, &releases, Terms::version(1));
+    let before = host.fingerprint();
+    refused(
+        install(&host, &repository),
+        "1 of the 2 certificates that must have signed",
+    );
+    assert_eq!(host.fingerprint(), before);
+    let metadata = repository.path().join("site/metadata");
+    let signatures = metadata.join(beside::timestamp(1));
+    common::officer_adds("ben", &metadata.join("timestamp.json"), &signatures);
+    let outcome = install(&host, &repository).unwrap();
+    assert!(matches!(outcome, Outcome::OnTrial { slot: Slot::B, .. }));
+    assert!(host.content_is(Slot::B, &new));
 }
 
 /// Nothing that is lost or exchanged makes the vendor's word suffice.

@@ -154,7 +154,9 @@ mod tests {
         let plan = site::Plan {
             directory: directory.join("site"),
             name: "Test".into(),
+            officers: Vec::new(),
             root: site::RootOrigin::Made {
+                openpgp_threshold: 1,
                 keys: 1,
                 threshold: 1,
                 expires: clock::now() + chrono::Duration::days(1),

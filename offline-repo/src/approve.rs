@@ -80,6 +80,8 @@ pub struct Summary {
     pub expires: DateTime<Utc>,
     /// The version of the site's timestamp.
     pub timestamp: u64,
+    /// How many OpenPGP certificates must sign it; the site's release key's is one.
+    pub certificates: u64,
 }
 
 /// One approval.
@@ -166,6 +168,7 @@ pub fn approve(repository: &Repository, options: &Options<'_>, tell: &mut dyn Fn
         withdrawn,
         expires,
         timestamp,
+        certificates: office::certificates(&roots)?,
     }))
 }
 

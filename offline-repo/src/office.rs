@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use signing::digest;
 use signing::openpgp;
 use signing::site::{Site, Trust};
+use signing::tuf::beside;
 use signing::tuf::repository::Repository as Editor;
 
 use crate::repository::{LARGEST_ROOT, Repository};
@@ -17,20 +18,29 @@ pub(crate) struct SiteRoot {
     signature: Vec<u8>,
 }
 
-/// The site's roots, oldest first, each with its OpenPGP signature verified: hosts and gateways refuse a root without it.
+/// How many OpenPGP certificates sign each timestamp under the newest of these roots.
+pub(crate) fn certificates(roots: &[SiteRoot]) -> Result<u64> {
+    let newest = roots.last().context("the site has no root")?;
+    Ok(beside::over_timestamp(&newest.content)?)
+}
+
+/// The site's roots, oldest first, each with its OpenPGP signatures verified: hosts and gateways refuse a root without them.
 pub(crate) fn site_roots(site: &Site, trust: &Trust, now: DateTime<Utc>) -> Result<Vec<SiteRoot>> {
     let read = |name: &str| {
         let path = site.metadata_dir().join(name);
         digest::read_bounded(&path, LARGEST_ROOT).with_context(|| format!("cannot read {}", path.display()))
     };
-    let mut roots = Vec::new();
+    let mut roots: Vec<SiteRoot> = Vec::new();
+    let certs = openpgp::read_keyring(&trust.release_keyring())?;
     for version in 1.. {
         let name = format!("{version}.root.json");
         if version > 1 && !site.metadata_dir().join(&name).exists() {
             break;
         }
         let (content, signature) = (read(&name)?, read(&format!("{name}.asc"))?);
-        openpgp::verify_detached(&trust.release_keyring(), content.as_slice(), &signature, now)
+        let before = roots.last().map(|root| root.content.as_slice());
+        let need = beside::over_root(before, &content).with_context(|| format!("the site's {name}"))?;
+        openpgp::verify_threshold(&certs, content.as_slice(), &signature, need, now)
             .with_context(|| format!("the OpenPGP signature of the site's {name}"))?;
         roots.push(SiteRoot {
             name,

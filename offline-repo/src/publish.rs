@@ -35,6 +35,8 @@ pub struct Summary {
     pub expires: DateTime<Utc>,
     /// The version of the timestamp.
     pub timestamp: u64,
+    /// How many OpenPGP certificates must sign it; the release key's is one.
+    pub certificates: u64,
 }
 
 /// What to publish.
@@ -82,6 +84,7 @@ pub fn publish(repository: &Repository, options: &Options<'_>, tell: &mut dyn Fn
         Some(directory) => Some((directory, read_build(directory, &trust)?)),
         None => None,
     };
+    let roots = office::site_roots(options.site, &trust, options.now)?;
     // A root was added and nothing published under it: clients go no further until something is.
     let interrupted = before.as_ref().and_then(|reading| reading.role("root"));
     let interrupted =
@@ -95,6 +98,7 @@ pub fn publish(repository: &Repository, options: &Options<'_>, tell: &mut dyn Fn
             .map_or(0, |(_, facts)| facts.parts.iter().map(|part| part.size).sum()),
         expires: options.expires.unwrap_or(options.now + Duration::days(365)),
         timestamp: timestamp.map_or(0, |(version, _)| version) + 1,
+        certificates: office::certificates(&roots)?,
     };
     if let (Some((_, facts)), Some(before), Some((version, expires))) = (&build, &before, timestamp)
         && is_published(facts, before)?
@@ -114,7 +118,6 @@ pub fn publish(repository: &Repository, options: &Options<'_>, tell: &mut dyn Fn
             repository.root().display()
         );
     }
-    let roots = office::site_roots(options.site, &trust, options.now)?;
     if options.mode == Mode::DryRun {
         if let Some((directory, facts)) = &build {
             each_part(directory, facts, tell, check_part)?;

@@ -69,10 +69,8 @@ fn a_ceremonys_root_carries_a_release_and_the_next_root_over_the_gap() {
     let plan = site::Plan {
         directory: low.at("site"),
         name: "Apart".to_owned(),
-        root: RootOrigin::Ceremony {
-            file: low.at("1.root.json"),
-            roles,
-        },
+        root: RootOrigin::ceremony(&low.at("1.root.json"), &roles).unwrap(),
+        officers: Vec::new(),
     };
     let passphrase = common::passphrase();
     let site = site::init(&plan, &passphrase, now(), &mut |_| ()).unwrap();

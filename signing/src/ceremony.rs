@@ -53,7 +53,7 @@ use crate::tuf::json;
 
 pub use assemble::{Assembled, Judged, assemble};
 pub use change::{Change, diff};
-pub use custodian::{CustodianFile, check_name};
+pub use custodian::{CustodianFile, check_name, read_certificates};
 pub use fragment::Fragment;
 pub use plan::{Plan, Removal, ThresholdChange};
 pub use qr::qr_code;

@@ -21,6 +21,7 @@
 mod encrypt;
 mod fault;
 mod held;
+mod join;
 mod judge;
 mod key;
 mod keyring;
@@ -42,10 +43,12 @@ use serde::Serialize;
 pub use encrypt::{MAX_SECRET, decrypt, encrypt};
 pub use fault::Fault;
 pub use held::{certify, sign_detached_with};
+pub use join::join;
+pub use judge::may_sign;
 pub use key::OpenPgpKey;
-pub use keyring::{parse_keyring, read_keyring};
+pub use keyring::{armored, parse_keyring, read_keyring};
 pub use sign::{Generated, generate, sign_detached};
-pub use threshold::{Counted, count_signers};
+pub use threshold::{Counted, count_signers, verify_threshold};
 
 use crate::digest::BLOCK;
 use judge::{Judge, Verdict};

@@ -22,6 +22,7 @@
 
 mod handed;
 mod init;
+mod officers;
 mod trust;
 
 use std::collections::BTreeMap;
@@ -43,6 +44,7 @@ use crate::tuf::repository::{Expiry, Published, Repository, Signers};
 use crate::tuf::root::{judge_successor, signed_part};
 
 pub use init::{Plan, RootOrigin, init};
+pub use officers::Officer;
 pub use trust::{MAX_FILE, TRUST_DIRECTORY, Trust, check_boot_image};
 
 /// The version of `site.json`.
@@ -114,6 +116,9 @@ pub struct SiteFacts {
     pub keys: Vec<KeyFacts>,
     /// Fingerprint of the OpenPGP release key.
     pub release_openpgp: String,
+    /// Fingerprints of the officers' certificates that stand beside it in the trust directory.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub officers: Vec<String>,
     /// The Secure Boot part.
     pub secure_boot: SecureBootFacts,
 }

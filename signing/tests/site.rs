@@ -22,6 +22,7 @@ fn plan(directory: &Path) -> Plan {
         directory: directory.to_path_buf(),
         name: "Test".to_owned(),
         root: made(3, 2, 365),
+        officers: Vec::new(),
     }
 }
 
@@ -29,6 +30,7 @@ fn made(keys: usize, threshold: usize, days: i64) -> RootOrigin {
     RootOrigin::Made {
         keys,
         threshold,
+        openpgp_threshold: 1,
         expires: now() + TimeDelta::days(days),
     }
 }

@@ -81,7 +81,8 @@ copies() {
         esac
         case $role in
         root.json.asc | timestamp.json.asc)
-            if [ -f "${copy%.asc}" ]; then openpgp "$what: the release key's OpenPGP signature" "$copy" "${copy%.asc}"
+            if [ -f "${copy%.asc}" ]; then
+                openpgp "$what: the release key's OpenPGP signature" "$copy" "${copy%.asc}" "$(certificates "$name")"
             else unknown "$what: what it signs is not there"; fi ;;
         # Those on the way were judged above.
         root) [ "$version" != "$(head -n 1 "$WORK/roots")" ] || cmp -s "$copy" "$TRUST/root.json" || refuse "a stranger: $what" ;;

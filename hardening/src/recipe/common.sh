@@ -49,10 +49,12 @@ bare() { if grep -q '^-----BEGIN PGP' "$1"; then sed '1,/^$/d; /^[=-]/d' "$1" | 
 
 # good STATUS: fingerprint and time of each good signature, by what gpgv told; the key must be valid.
 good() { awk '$2 == "NEWSIG" { ok = 0 } $2 == "GOODSIG" { ok = 1 } $2 == "VALIDSIG" && ok { print $12, $5 }' "$1"; }
-# openpgp WHAT SIGNATURE FILE: a detached signature by the release key. Where sqv is installed it must agree.
+# openpgp WHAT SIGNATURE FILE [COUNT]: detached signatures by the release key, or by COUNT different certificates of the trust
+# directory; no certificate signs twice. Where sqv is installed it must agree.
 openpgp() {
     gpgv --keyring "$WORK/release.gpg" --status-fd 3 "$2" "$3" 3>"$WORK/status" >/dev/null 2>&1
-    if [ -z "$(good "$WORK/status")" ]; then refuse "$1"
-    elif command -v sqv >/dev/null && ! sqv --keyring "$TRUST/release.asc" "$2" "$3" >/dev/null 2>&1; then refuse "$1"
+    good "$WORK/status" | cut -d ' ' -f 1 | sort >"$WORK/signers"
+    if [ "$(uniq "$WORK/signers" | wc -l)" -lt "${4:-1}" ] || [ -n "$(uniq -d "$WORK/signers")" ]; then refuse "$1"
+    elif command -v sqv >/dev/null && ! sqv -n "${4:-1}" --keyring "$TRUST/release.asc" "$2" "$3" >/dev/null 2>&1; then refuse "$1"
     else pass "$1"; fi
 }

@@ -81,6 +81,10 @@ def follow():
         by.signed.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
         tree.append(f"{ascii(role)[1:-1]} {version} expires {metadata.signed.expires:%Y-%m-%d}")
     verified = [Metadata.from_bytes(root), *(Metadata.from_file(f"{repo}/metadata/{v}.root.json") for v in versions[1:])]
+    # Each root is signed with OpenPGP by as many as the one before and it itself demand, the timestamp as the newest does.
+    demanded = [certificates(metadata) for metadata in verified]
+    counts = [f"{v}.root.json.asc {max(pair)}" for v, pair in zip(versions[1:], zip(demanded, demanded[1:]))]
+    write("certificates", [*counts, f"{stored('timestamp').signed.version}.timestamp.json.asc {demanded[-1]}"])
     verified += map(stored, signed_by)
     write("signed", [max(metadata.signed.unrecognized_fields.get("signed_at", "") for metadata in verified)])
     contents = {name: [target.length, target.hashes["sha256"], target.custom] for name, target in targets}
@@ -91,6 +95,14 @@ def follow():
     write("tree", tree)
     write("targets", map(line, targets))
     write("metadata", (judge(name, known, older, signed_by) for name in listed))
+
+
+def certificates(root):
+    """How many OpenPGP certificates a root demands."""
+    count = root.signed.unrecognized_fields.get("openpgp_threshold", 1)
+    if type(count) is not int or count < 1:
+        raise RepositoryError(f"the root's openpgp_threshold is {count!r}")
+    return count
 
 
 def line(item):

@@ -45,9 +45,13 @@ carried() {
 }
 releases() { cut -d ' ' -f 5 "$WORK/targets" | sort -u -V; }
 
+# certificates SIGNATURE: how many certificates its file must have, by the name of the signature.
+certificates() { awk -v name="$1" '$1 == name { count = $2 } END { print count ? count : 1 }' "$WORK/certificates"; }
+
 openpgp_beside() {
     chapter "OpenPGP signatures of roots and timestamp$WHOSE"
-    # Proves: every version of the root, from the pinned one on, is signed with the release key as well.
+    # Proves: every version of the root, from the pinned one on, is signed with the release key as well, and by as many other
+    # certificates as the roots demand.
     # A root that is older than the pinned one is history: its signature, if there is one, is to be the release key's too.
     first=$(head -n 1 "$WORK/roots")
     cat "$WORK/older" "$WORK/roots" >"$WORK/versions"
@@ -58,12 +62,12 @@ openpgp_beside() {
             # A client that has the pinned root asks for a newer one alone, and goes on where there is none (TUF 5.3.3).
             unknown "its newest root is $(tail -n 1 "$WORK/older"), older than the pinned $first: from before it, or put back"
         elif ! [ -f "$root" ] || ! [ -f "$root.asc" ]; then refuse "$what: it is not there"
-        else openpgp "$what" "$root.asc" "$root"; fi
+        else openpgp "$what" "$root.asc" "$root" "$(certificates "$version.root.json.asc")"; fi
     done <"$WORK/versions"
     # Proves: so is the timestamp, from which all else hangs by digests.
-    signature=$REPO/metadata/$(cat "$WORK/timestamp").timestamp.json.asc
+    name=$(cat "$WORK/timestamp").timestamp.json.asc signature=$REPO/metadata/$name
     what="timestamp.json carries the release key's OpenPGP signature"
-    if [ -f "$signature" ]; then openpgp "$what" "$signature" "$REPO/metadata/timestamp.json"
+    if [ -f "$signature" ]; then openpgp "$what" "$signature" "$REPO/metadata/timestamp.json" "$(certificates "$name")"
     else refuse "$what: it is not there"; fi
     [ ! -f "$REPO/metadata/$first.root.json" ] || try 'the first of them is the pinned root' \
         cmp "$REPO/metadata/$first.root.json" "$TRUST/root.json"

@@ -58,7 +58,7 @@ pub(super) fn openpgp<S>(
         findings.push(
             question
                 .trust
-                .openpgp(&id, &title, &content[..], signature, question.now),
+                .openpgp((&id, &title), &content[..], signature, (1, question.now)),
         );
     }
     // An artifact from before the pinned root cannot hold it; that is said elsewhere.
@@ -77,7 +77,7 @@ pub(super) fn openpgp<S>(
             Some(Ok((Some(content), Some(signature)))) if Sha256::of(content) == verified.sha256 => {
                 question
                     .trust
-                    .openpgp(&id, &title, &content[..], signature, question.now)
+                    .openpgp((&id, &title), &content[..], signature, (verified.certificates, question.now))
             }
             Some(Ok((Some(_), Some(_)))) => {
                 Finding::fail(id, title, format!("{file} here is not the one that was verified"))

@@ -406,8 +406,10 @@ fn whole(image: &Image, answer: Option<&str>, question: Question<'_>, subject: &
             title,
             "an answer was written onto the medium after it was signed; each file was verified by itself above",
         ),
-        Ok(Some(signature)) => question
-            .trust
-            .openpgp(id, title, image.reader(&everything), &signature, question.now),
+        Ok(Some(signature)) => {
+            question
+                .trust
+                .openpgp((id, title), image.reader(&everything), &signature, (1, question.now))
+        }
     }
 }

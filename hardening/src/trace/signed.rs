@@ -15,7 +15,7 @@ use signing::digest::{self, Sha256};
 
 use super::release::{Question, SIGNATURE};
 use super::trust::LIMIT;
-use super::tuf::{Roots, leads, version_of};
+use super::tuf::{Roots, led, version_of};
 use super::{bytes, date, left};
 use crate::report::{Finding, Section, Subject};
 
@@ -42,9 +42,12 @@ pub fn signed(path: &Path, question: Question<'_>, subject: &mut Subject) -> Res
     let kind = metadata.as_ref().and_then(|json| json["signed"]["_type"].as_str());
 
     let mut findings = Vec::new();
+    let mut need = 1;
     match kind {
         Some("root") => {
-            findings.push(follows(path, &content, &question));
+            let (finding, certificates) = follows(path, &content, &question);
+            need = certificates;
+            findings.push(finding);
             findings.push(fresh(metadata.as_ref(), &question));
         }
         Some(role) => findings.push(Finding::unknown(
@@ -59,7 +62,7 @@ pub fn signed(path: &Path, question: Question<'_>, subject: &mut Subject) -> Res
     findings.push(match digest::read_bounded(&place, SIGNATURE) {
         Ok(signature) => question
             .trust
-            .openpgp("file.openpgp", title, file, &signature, question.now),
+            .openpgp(("file.openpgp", title), file, &signature, (need, question.now)),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             Finding::unknown("file.openpgp", title, format!("there is no {}", place.display()))
         }
@@ -80,19 +83,20 @@ pub fn signed(path: &Path, question: Question<'_>, subject: &mut Subject) -> Res
     ])
 }
 
-/// Whether the pinned root leads to this one, by the versions that lie beside it.
-fn follows(path: &Path, root: &[u8], question: &Question<'_>) -> Finding {
+/// Whether the pinned root leads to this one, by the versions that lie beside it; and how many OpenPGP certificates must
+/// have signed it then.
+fn follows(path: &Path, root: &[u8], question: &Question<'_>) -> (Finding, u64) {
     let (id, title) = ("file.chain", "It is the pinned root, or follows from it");
     let pinned = &question.trust.root;
     if root == pinned {
-        return Finding::pass(id, title, "byte for byte the pinned root");
+        return (Finding::pass(id, title, "byte for byte the pinned root"), 1);
     }
     let (Some(from), Some(to)) = (version_of(pinned), version_of(root)) else {
-        return Finding::fail(id, title, "it names no version");
+        return (Finding::fail(id, title, "it names no version"), 1);
     };
     if to <= from {
         let why = format!("version {to} is no successor of the pinned version {from}, and not the same file");
-        return Finding::fail(id, title, why);
+        return (Finding::fail(id, title, why), 1);
     }
     // One that is missing or a stranger leads nowhere.
     let between = from.saturating_add(1)..to.min(from.saturating_add(1024));
@@ -102,18 +106,19 @@ fn follows(path: &Path, root: &[u8], question: &Question<'_>) -> Finding {
             Some((version, digest::read_bounded(&place, LIMIT).ok()?))
         })
         .collect();
-    if leads(pinned, root, &beside) {
+    if let Some(verified) = led(pinned, root, &beside) {
         let why = format!(
             "the pinned version {from} leads to version {to}: each signed by the keys of the one before and its own"
         );
-        return Finding::pass(id, title, why).fact("sha256", Sha256::of(root));
+        let finding = Finding::pass(id, title, why).fact("sha256", Sha256::of(root));
+        return (finding, verified.certificates);
     }
     if beside.len() as u64 == to - from - 1 {
         let why = format!("version {to} is not signed as the pinned version {from} demands");
-        return Finding::fail(id, title, why);
+        return (Finding::fail(id, title, why), 1);
     }
     let why = format!("versions between the pinned {from} and {to} are needed beside it, each as N.root.json");
-    Finding::unknown(id, title, why)
+    (Finding::unknown(id, title, why), 1)
 }
 
 /// Whether a root is current.

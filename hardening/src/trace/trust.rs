@@ -63,23 +63,24 @@ impl Trust {
         self.directory.join("release.asc")
     }
 
-    /// Checks a detached OpenPGP signature by the release key.
+    /// Checks a file's detached OpenPGP signatures as of `now`: at least `need` of the trust directory's certificates signed.
     #[must_use]
     pub fn openpgp(
         &self,
-        id: &str,
-        title: &str,
+        (id, title): (&str, &str),
         data: impl io::Read + Send + Sync,
         signature: &[u8],
-        now: DateTime<Utc>,
+        (need, now): (u64, DateTime<Utc>),
     ) -> Finding {
-        match openpgp::verify_detached(&self.release_certificate(), data, signature, now) {
+        let judged = openpgp::read_keyring(&self.release_certificate())
+            .and_then(|certs| openpgp::verify_threshold(&certs, data, signature, need, now));
+        match judged {
             Ok(signers) => {
-                let mut finding = Finding::pass(
-                    id,
-                    title,
-                    format!("{} good OpenPGP signature by the release key", signers.len()),
-                );
+                let said = match (need, signers.len()) {
+                    (..=1, 1) => "1 good OpenPGP signature by the release key".to_owned(),
+                    (_, have) => format!("{have} certificates signed, of which {need} must"),
+                };
+                let mut finding = Finding::pass(id, title, said);
                 for signer in signers {
                     finding = finding
                         .fact("OpenPGP certificate", signer.fingerprint)
@@ -114,11 +115,10 @@ impl Trust {
         let signature = self.directory.join("root.json.asc");
         let root = match digest::read_bounded(&signature, LIMIT) {
             Ok(signature) => self.openpgp(
-                "trust.root",
-                "The pinned root carries the release key's signature",
+                ("trust.root", "The pinned root carries the release key's signature"),
                 &self.root[..],
                 &signature,
-                now,
+                (1, now),
             ),
             Err(error) => Finding::unknown(
                 "trust.root",

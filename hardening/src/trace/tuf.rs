@@ -98,11 +98,18 @@ pub(crate) fn roots<S: Source>(source: &mut S, inventory: &Inventory) -> Roots {
 
 /// Whether one root leads to another through these: each signed by the threshold of the one before and by its own.
 pub(crate) fn leads(from: &[u8], to: &[u8], roots: &Roots) -> bool {
-    let Some(version) = version_of(to) else { return false };
+    led(from, to, roots).is_some()
+}
+
+/// What was verified of a root that another leads to.
+pub(crate) fn led(from: &[u8], to: &[u8], roots: &Roots) -> Option<TrailFile> {
+    let version = version_of(to)?;
     let sha256 = Sha256::of(to);
     let way = Way { roots, version, to };
     let verified = follow(way, from).trail.files;
-    verified.iter().any(|file| file.role == "root" && file.sha256 == sha256)
+    verified
+        .into_iter()
+        .find(|file| file.role == "root" && file.sha256 == sha256)
 }
 
 /// Roots alone, up to one.

@@ -30,12 +30,19 @@ pub fn office() -> Site {
 /// A gateway that has imported the vendor's release, and whose officers approved it.
 pub struct Gateway {
     pub world: World,
+    office: Site,
 }
 
 impl Gateway {
     pub fn approved() -> Self {
+        Self::approved_by(office())
+    }
+
+    /// The same, by other officers.
+    pub fn approved_by(office: Site) -> Self {
         let gateway = Self {
             world: World::new(Tamper::None),
+            office,
         };
         let bundle = gateway.world.bundle();
         gateway.import(&bundle, "gateway", None);
@@ -48,7 +55,7 @@ impl Gateway {
         let vendor = signing::site::Trust::open(&trust()).unwrap();
         let options = Options {
             vendor: &vendor,
-            site: &office(),
+            site: &self.office,
             passphrase: &passphrase(),
             version: Some("1.0.0".parse().unwrap()),
             expires: None,
@@ -80,7 +87,7 @@ impl Gateway {
         let place = self.at("approved.bundle");
         let roots = Roots {
             vendor: fs::read(trust().join("root.json")).unwrap(),
-            site: Some(fs::read(office().trust_dir().join("root.json")).unwrap()),
+            site: Some(fs::read(self.office.trust_dir().join("root.json")).unwrap()),
         };
         export(
             &self.repository(),
@@ -109,11 +116,11 @@ impl Gateway {
     }
 
     pub fn edit(&self, days: i64, change: impl FnOnce(&mut Editor)) {
-        let office = office();
         let site = self.at("gateway/site");
-        let mut editor = Editor::open(&site, &fs::read(office.trust_dir().join("root.json")).unwrap()).unwrap();
+        let mut editor = Editor::open(&site, &fs::read(self.office.trust_dir().join("root.json")).unwrap()).unwrap();
         change(&mut editor);
         let expires = now() + Duration::days(days);
+        let office = &self.office;
         office.publish(&mut editor, &passphrase(), expires, now()).unwrap();
     }
 
@@ -136,7 +143,15 @@ impl Gateway {
     }
 
     pub fn judge(&self, place: &Path) -> Report {
-        self.audit(place, Some(&office().trust_dir()), now())
+        self.audit(place, Some(&self.office.trust_dir()), now())
+    }
+
+    /// Who knows both roots.
+    pub fn both(&self) -> Judge {
+        Judge {
+            site: Some(self.office.trust_dir()),
+            ..Judge::default()
+        }
     }
 }
 
@@ -158,7 +173,7 @@ impl Both {
     /// Both refuse: the audit with the finding of this identifier, the script in a line with these words.
     pub fn refuse(&mut self, gateway: &Gateway, place: &Path, (id, text): (&str, &str), why: &str) {
         assert_fails(&gateway.judge(place), id, text);
-        self.judge(&format!("{id} {text}"), place, (3, why), &both());
+        self.judge(&format!("{id} {text}"), place, (3, why), &gateway.both());
     }
 
     pub fn agree(&self) {

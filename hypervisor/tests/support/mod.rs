@@ -214,8 +214,8 @@ impl Host {
         let directory = self.machine.policy().join(SITE);
         fs::create_dir_all(&directory).unwrap();
         fs::write(directory.join("root.json"), &site.root).unwrap();
-        fs::copy(common::trust().join("release.asc"), directory.join("release.asc")).unwrap();
-        fs::write(directory.join("root.json.asc"), common::release_signature(&site.root)).unwrap();
+        fs::copy(site.certificates(), directory.join("release.asc")).unwrap();
+        fs::write(directory.join("root.json.asc"), site.countersign(&site.root)).unwrap();
         let site = SiteFiles::read(&directory).unwrap().pinned();
         self.pin(&Policy::VendorAndSite { site });
         Datastore::create(

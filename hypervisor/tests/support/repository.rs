@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -20,9 +20,11 @@ use signing::tuf::{Client, Datastore, DirectorySource, Limits, Waiver};
 
 use super::common;
 
-/// The keys of a site. The OpenPGP release key is the same for all.
+/// The keys of a site. The OpenPGP release key is the same for all but those of officers.
 pub struct Site {
     pub root: Vec<u8>,
+    /// Whether its root wants two of the certificates of [`common::site_of_officers`].
+    officers: bool,
     custodians: [Ed25519Signer; 3],
     online: Ed25519Signer,
     db: &'static Identity,
@@ -124,12 +126,45 @@ impl Site {
         )))
     }
 
+    /// A site of which two OpenPGP certificates must sign.
+    pub fn of_officers() -> Self {
+        let mut site = Self::new();
+        let mut root: serde_json::Value = serde_json::from_slice(&site.root).unwrap();
+        root["signed"][author::OPENPGP_THRESHOLD] = 2.into();
+        root["signatures"].as_array_mut().unwrap().clear();
+        let unsigned = serde_json::to_vec(&root).unwrap();
+        let once = author::cosign(&unsigned, &site.custodians[0]).unwrap();
+        site.root = author::cosign(&once, &site.custodians[1]).unwrap();
+        site.officers = true;
+        site
+    }
+
+    /// The keyring of its OpenPGP certificates.
+    pub fn certificates(&self) -> PathBuf {
+        let trust = if self.officers {
+            common::site_of_officers().join("trust")
+        } else {
+            common::trust()
+        };
+        trust.join("release.asc")
+    }
+
+    /// The release key's OpenPGP signature. Where officers must sign as well, it is not enough.
+    pub fn countersign(&self, bytes: &[u8]) -> Vec<u8> {
+        if self.officers {
+            common::officer_signs(None, bytes)
+        } else {
+            common::release_signature(bytes)
+        }
+    }
+
     fn with(db: &'static Identity) -> Self {
         let (online, _) = Ed25519Signer::generate().unwrap();
         let custodians = [(); 3].map(|()| Ed25519Signer::generate().unwrap().0);
         let root = author::root(&root_plan(1, &custodians, &online), &[&custodians[0], &custodians[1]]).unwrap();
         Self {
             root,
+            officers: false,
             custodians,
             online,
             db,
@@ -265,7 +300,7 @@ impl Site {
         let snapshot = author::snapshot(&header(far), &meta, &signers).unwrap();
         let timestamp =
             author::timestamp(&header(terms.expires), &MetaEntry::of(version, &snapshot), &signers).unwrap();
-        let signature = common::release_signature(&timestamp);
+        let signature = self.countersign(&timestamp);
         for (name, bytes) in [
             (beside::timestamp(version), &signature),
             ("1.root.json".to_owned(), &self.root),

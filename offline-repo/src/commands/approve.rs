@@ -16,6 +16,7 @@ use signing::release::Version;
 use signing::site::{Site, Trust};
 
 use super::freshness;
+use super::release::tell_officers;
 use crate::progress::{Screen, human};
 
 #[derive(Args)]
@@ -134,6 +135,9 @@ impl Approve {
             (None, true) => format!("the signatures over {} would be renewed", list(&summary.approved)),
             (None, false) => format!("renewed the signatures over {}: {fresh}", list(&summary.approved)),
         })?;
+        if !self.dry_run {
+            tell_officers(&self.repo.join("site"), summary.timestamp, summary.certificates)?;
+        }
         Ok(())
     }
 }

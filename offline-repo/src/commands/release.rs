@@ -15,7 +15,7 @@ use signing::keys::Passphrase;
 use signing::output::{self, Exit, Refused};
 use signing::release::Version;
 use signing::site::{Site, Trust};
-use signing::tuf::Waiver;
+use signing::tuf::{Waiver, beside};
 use signing::{anchor, clock};
 use tempfile::TempDir;
 
@@ -129,8 +129,27 @@ impl Publish {
             summary.timestamp,
             freshness(summary.expires, now)
         ))?;
+        if summary.changed && !self.dry_run {
+            tell_officers(&self.repo, summary.timestamp, summary.certificates)?;
+        }
         Ok(Exit::Done)
     }
+}
+
+/// Who else has to sign a timestamp before anybody takes it.
+pub fn tell_officers(repository: &Path, timestamp: u64, certificates: u64) -> Result<()> {
+    if certificates < 2 {
+        return Ok(());
+    }
+    let metadata = repository.join("metadata");
+    output::line(&format!(
+        "\n{certificates} OpenPGP certificates must sign it, and only the release key's did: nobody takes it before each\n\
+         further officer has typed, with a key of his own:\n  \
+         bastide-sign openpgp --key KEY --add {} \\\n    --out {}",
+        metadata.join("timestamp.json").display(),
+        metadata.join(beside::timestamp(timestamp)).display()
+    ))?;
+    Ok(())
 }
 
 #[derive(Args)]

@@ -52,6 +52,13 @@ pub enum Change {
         /// The number from now on.
         to: u64,
     },
+    /// Another number of OpenPGP certificates must sign.
+    SetOpenpgpThreshold {
+        /// The number until now.
+        from: u64,
+        /// The number from now on.
+        to: u64,
+    },
     /// Another expiry.
     Renew {
         /// The expiry until now.
@@ -107,6 +114,12 @@ pub fn diff(old: Option<&RootState>, new: &RootState) -> Vec<Change> {
         if from != to {
             changes.push(Change::SetThreshold { role, from, to });
         }
+    }
+    if old.openpgp_threshold != new.openpgp_threshold {
+        changes.push(Change::SetOpenpgpThreshold {
+            from: old.openpgp_threshold,
+            to: new.openpgp_threshold,
+        });
     }
     if old.expires != new.expires {
         changes.push(Change::Renew {

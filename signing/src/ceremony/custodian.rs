@@ -7,6 +7,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use sequoia_openpgp::Cert;
 use serde::{Deserialize, Serialize};
 use unicode_normalization::is_nfc;
 
@@ -15,6 +16,7 @@ use super::state::{Custodian, KeyObject};
 use super::{FORMAT, canonical, read_json, refuse};
 use crate::digest::Sha256;
 use crate::keys::{MetadataKey, SigningKey};
+use crate::openpgp::{parse_keyring, read_keyring};
 use crate::tuf::author::Signer;
 
 const KIND: &str = "bastide-ceremony-key";
@@ -51,6 +53,20 @@ pub fn check_name(name: &str) -> Result<()> {
     refuse(format!(
         "{name:?} is no usable name: 1 to {MAX_NAME} letters, digits and .-_' with single spaces between words"
     ))
+}
+
+/// Reads the OpenPGP certificates of a file: a keyring, or what a custodian handed in (`*.json`).
+///
+/// # Errors
+/// When it is neither. What was handed in may be without one.
+pub fn read_certificates(path: &Path) -> Result<Vec<Cert>> {
+    if path.extension().is_none_or(|end| end != "json") {
+        return Ok(read_keyring(path)?);
+    }
+    match CustodianFile::read(path)?.certificate {
+        Some(certificate) => Ok(parse_keyring(path, certificate.as_bytes())?),
+        None => Ok(Vec::new()),
+    }
 }
 
 impl CustodianFile {

@@ -43,6 +43,8 @@ pub struct Plan {
     pub roles: BTreeMap<RoleName, Vec<CustodianFile>>,
     /// New thresholds.
     pub thresholds: Vec<ThresholdChange>,
+    /// How many OpenPGP certificates must sign; as many as before without it.
+    pub openpgp_threshold: Option<u64>,
     /// The new expiry; the old one stays without it.
     pub expires: Option<DateTime<Utc>>,
     /// Whether the repository ends.
@@ -95,6 +97,9 @@ impl Plan {
         }
         for change in &self.thresholds {
             new.role_mut(change.role).threshold = change.count;
+        }
+        if let Some(count) = self.openpgp_threshold {
+            new.openpgp_threshold = count;
         }
         if self.end {
             for role in RoleName::OTHERS {

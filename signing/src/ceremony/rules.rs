@@ -32,6 +32,9 @@ pub fn check(old: Option<&RootState>, new: &RootState) -> Result<()> {
         return refuse("the new root's keys are not those of its roles");
     }
     check_thresholds(new, record.ended)?;
+    if new.openpgp_threshold == 0 {
+        return refuse("no OpenPGP certificate would have to sign: one is the least");
+    }
     for (keyid, removed) in &record.removed {
         if let Some((role, _)) = new.roles.iter().find(|(_, role)| role.keyids.contains(keyid)) {
             let was = match removed.why {

@@ -186,6 +186,9 @@ pub struct RootState {
     #[serde(serialize_with = "time")]
     pub expires: DateTime<Utc>,
     pub(super) keys: BTreeMap<Sha256, KeyObject>,
+    /// How many OpenPGP certificates sign each timestamp, and each root that follows ([`crate::tuf::beside`]).
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub openpgp_threshold: u64,
     /// Who may sign what.
     pub(super) roles: BTreeMap<RoleName, RoleKeys>,
     /// When it was planned.
@@ -194,6 +197,16 @@ pub struct RootState {
     pub(super) spec_version: String,
     /// Its version.
     pub version: u64,
+}
+
+const fn one() -> u64 {
+    1
+}
+
+// Serde hands over a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_one(count: &u64) -> bool {
+    *count == 1
 }
 
 fn time<S: Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -213,6 +226,7 @@ impl RootState {
             consistent_snapshot: true,
             expires,
             keys: BTreeMap::new(),
+            openpgp_threshold: one(),
             roles: RoleName::ALL.into_iter().map(|role| (role, none.clone())).collect(),
             signed_at,
             spec_version: SPEC_VERSION.to_owned(),

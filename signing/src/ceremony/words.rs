@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 use super::state::{Custodian, Reason, RoleName, RootState, TrustedRoot};
 use super::{Change, Request, short};
 use crate::digest::Sha256;
+use crate::output;
 
 const WIDTH: usize = 79;
 
@@ -50,6 +51,10 @@ impl Request {
         for role in RoleName::ALL {
             text.role(role, &new);
         }
+        if new.openpgp_threshold > 1 {
+            let certificates = certificates(new.openpgp_threshold);
+            text.line(2, &format!("beside each timestamp and root: {certificates}"));
+        }
         text.line(2, &format!("valid until {}", date(new.expires)));
         text.line(0, "");
         text.line(0, "Who must sign:");
@@ -79,6 +84,10 @@ impl Request {
 
 fn date(time: DateTime<Utc>) -> String {
     time.format("%Y-%m-%d %H:%M UTC").to_string()
+}
+
+fn certificates(count: u64) -> String {
+    output::count(usize::try_from(count).unwrap_or(usize::MAX), "OpenPGP certificate")
 }
 
 fn holder(name: &str, keyid: &Sha256) -> String {
@@ -113,6 +122,10 @@ fn sentence(change: &Change) -> String {
         Change::SetThreshold { role, from, to } => {
             format!("In the role {role} {to} must sign, until now {from}.")
         }
+        Change::SetOpenpgpThreshold { from, to } => {
+            let certificates = certificates(*to);
+            format!("Beside each timestamp and root {certificates} must sign, until now {from}.")
+        }
         Change::Renew { from, to } => format!("It is valid until {}, until now {}.", date(*to), date(*from)),
         Change::End {} => "THE REPOSITORY ENDS: nobody can publish in it again.".to_owned(),
     }
@@ -140,7 +153,9 @@ fn details(change: &Change) -> Vec<String> {
             let into = added.iter().map(|keyid| format!("in   {}", short(keyid)));
             out.chain(into).collect()
         }
-        Change::SetThreshold { .. } | Change::Renew { .. } | Change::End {} => Vec::new(),
+        Change::SetThreshold { .. } | Change::SetOpenpgpThreshold { .. } | Change::Renew { .. } | Change::End {} => {
+            Vec::new()
+        }
     }
 }
 
@@ -183,6 +198,10 @@ fn duties(old: Option<&RootState>, new: &RootState, changes: &[Change]) -> Vec<S
             } => {
                 duties.push(format!("{name}: destroy every copy of the key."));
             }
+            Change::SetOpenpgpThreshold { from, to } if to > from => duties.push(format!(
+                "Look into every trust directory: who holds fewer than {} in release.asc refuses everything from now on.",
+                certificates(*to)
+            )),
             Change::End {} => {
                 duties
                     .push("Tell every site: hosts refuse all updates from now on, and keep what they run.".to_owned());

@@ -84,7 +84,11 @@ struct Decrypted<'a> {
 }
 
 pub fn encrypt(args: &Encrypt) -> Result<()> {
-    let certs = read_keyring(&args.certificates.keyring()?)?;
+    let mut certs = read_keyring(&args.certificates.keyring()?)?;
+    if args.certificates.trust.is_some() {
+        // Officers sign beside the release key, whose certificate comes first; the vault alone reads.
+        certs.truncate(1);
+    }
     let context = || format!("cannot encrypt {}", args.file.display());
     let text = zeroize::Zeroizing::new(read_bounded(&args.file, MAX_SECRET).with_context(context)?);
     let message = openpgp::encrypt(&certs, &text, clock::now()).with_context(context)?;

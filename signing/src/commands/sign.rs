@@ -8,9 +8,11 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::Serialize;
 use signing::digest::{Sha256, read_bounded};
+use signing::durable;
+use signing::openpgp::{MAX_SIGNATURE, OpenPgpKey, join};
+use signing::output::{self, Usage};
 use signing::secureboot::{sign_pe, verify_pe};
 use signing::site::Site;
-use signing::{durable, output};
 
 use super::{PassphraseArgs, open};
 
@@ -20,15 +22,26 @@ pub const MAX_IMAGE: u64 = 256 << 20;
 #[derive(Args)]
 #[command(after_long_help = "\
 GnuPG verifies the signature with the certificate trust/release.asc.
+Where several officers must sign, each adds a signature with a key of his own:
+beside timestamp.json of version N they lie in N.timestamp.json.asc.
 
 Examples:
   bastide-sign openpgp --site site --passphrase-file passphrase file
   bastide-sign openpgp --site site --passphrase-file passphrase file \\
-    --out file.sig --json")]
+    --out file.sig --json
+  bastide-sign openpgp --key anna.openpgp.asc --add timestamp.json \\
+    --out 3.timestamp.json.asc")]
 pub struct OpenPgp {
-    /// The site's directory
-    #[arg(long, value_name = "DIR")]
-    site: PathBuf,
+    /// The site's directory, to sign with its release key
+    #[arg(long, value_name = "DIR", required_unless_present = "key")]
+    site: Option<PathBuf>,
+    /// Your own OpenPGP key; of one in a token (anna.uri) the certificate
+    /// lies beside it (anna.asc)
+    #[arg(long, value_name = "FILE", conflicts_with = "site")]
+    key: Option<PathBuf>,
+    /// Add to the signatures that are there, instead of replacing them
+    #[arg(long)]
+    add: bool,
     /// File to sign
     file: PathBuf,
     /// Where the armored signature goes [default: FILE.asc]
@@ -74,7 +87,7 @@ struct Signed<'a> {
 }
 
 pub fn openpgp(args: &OpenPgp) -> Result<()> {
-    let site = Site::open(&args.site)?;
+    let site = args.site.as_deref().map(Site::open).transpose()?;
     let file = open(&args.file)?;
     let out = args.out.clone().unwrap_or_else(|| signature_of(&args.file));
     if out
@@ -86,13 +99,28 @@ pub fn openpgp(args: &OpenPgp) -> Result<()> {
             out.display()
         );
     }
-    let passphrase = args.passphrase.obtain("Passphrase of the release key: ")?;
-    let signature = site
-        .release_key(&passphrase)?
+    let adding = || format!("cannot add to the signatures {}", out.display());
+    let standing = match args.add {
+        true => Some(read_bounded(&out, MAX_SIGNATURE as u64).with_context(adding)?),
+        false => None,
+    };
+    let passphrase = args.passphrase.obtain(match &site {
+        Some(_) => "Passphrase of the release key: ",
+        None => "Passphrase of your OpenPGP key: ",
+    })?;
+    let key = match (&site, &args.key) {
+        (Some(site), _) => site.release_key(&passphrase)?,
+        (None, Some(path)) => OpenPgpKey::own(path, &passphrase)?,
+        (None, None) => bail!(Usage("name --site or --key".to_owned())),
+    };
+    let mut signature = key
         .sign_detached(file)
         .with_context(|| format!("cannot sign {}", args.file.display()))?;
+    if let Some(standing) = standing {
+        signature = join(&standing, signature.as_bytes()).with_context(adding)?;
+    }
     durable::write(&out, signature.as_bytes()).with_context(|| format!("cannot write {}", out.display()))?;
-    let signer = &site.facts().release_openpgp;
+    let signer = key.fingerprint();
     if args.json {
         return Ok(output::json(&Signed {
             file: &args.file,

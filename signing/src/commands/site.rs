@@ -14,7 +14,7 @@ use signing::keys::Passphrase;
 use signing::openpgp::verify_detached;
 use signing::output::{Refused, Usage};
 use signing::secureboot::{Variable, verify_update};
-use signing::site::{Plan, Role, RootOrigin, Site, SiteFacts, Trust, init};
+use signing::site::{Officer, Plan, Role, RootOrigin, Site, SiteFacts, Trust, init};
 use signing::{anchor, clock, output};
 
 use super::PassphraseArgs;
@@ -42,6 +42,9 @@ Examples:
   bastide-sign site init --dir example --name Example --dry-run
   bastide-sign site init --dir example --name Example \\
     --passphrase-file passphrase --threshold 2 --keys 3
+  bastide-sign site init --dir office --name Office \\
+    --passphrase-file passphrase --officer anna.public.json \\
+    --officer ben.public.json --openpgp-threshold 2
   bastide-sign site init --dir apart --name Apart \\
     --passphrase-file passphrase --root 1.root.json --roles roles")]
 pub struct Init {
@@ -57,11 +60,19 @@ pub struct Init {
     /// How many root keys must sign a new root
     #[arg(long, default_value_t = 2, value_name = "M")]
     threshold: usize,
+    /// OpenPGP certificate of an officer, or what a custodian handed in
+    /// (*.public.json); once for each, beside the release key
+    #[arg(long, value_name = "FILE")]
+    officer: Vec<PathBuf>,
+    /// How many of the release key and the officers must sign each
+    /// timestamp, and each later root
+    #[arg(long, default_value_t = 1, value_name = "K")]
+    openpgp_threshold: u64,
     /// Days until the first root expires
     #[arg(long, default_value_t = 1825, value_name = "DAYS")]
     root_days: i64,
     /// Root that a ceremony made; its keys stay with the custodians
-    #[arg(long, value_name = "FILE", requires = "roles", conflicts_with_all = ["keys", "threshold", "root_days"])]
+    #[arg(long, value_name = "FILE", requires = "roles", conflicts_with_all = ["keys", "threshold", "openpgp_threshold", "root_days"])]
     root: Option<PathBuf>,
     /// Directory with the keys of the roles that the root names
     /// (targets.key.pem or targets.uri, …), under the same passphrase
@@ -135,16 +146,19 @@ fn make(args: &Init) -> Result<()> {
         directory: args.dir.clone(),
         name: args.name.clone(),
         root: match (&args.root, &args.roles) {
-            (Some(file), Some(roles)) => RootOrigin::Ceremony {
-                file: file.clone(),
-                roles: roles.clone(),
-            },
+            (Some(file), Some(roles)) => RootOrigin::ceremony(file, roles)?,
             _ => RootOrigin::Made {
                 keys: args.keys,
                 threshold: args.threshold,
+                openpgp_threshold: args.openpgp_threshold,
                 expires: now + TimeDelta::days(args.root_days),
             },
         },
+        officers: args
+            .officer
+            .iter()
+            .map(|file| Officer::read(file))
+            .collect::<Result<_>>()?,
     };
     let files = plan.check(now)?;
     if args.dry_run {
@@ -230,6 +244,9 @@ fn show(site: &Site, json: bool) -> Result<()> {
         ))?;
     }
     output::line(&format!("  OpenPGP release\n    {}", facts.release_openpgp))?;
+    for officer in &facts.officers {
+        output::line(&format!("  OpenPGP officer\n    {officer}"))?;
+    }
     let secure_boot = &facts.secure_boot;
     for (name, fingerprint) in [
         ("PK", secure_boot.pk_sha256),

@@ -111,6 +111,14 @@ pub fn sign_detached_with(
     detached(Held { key, public }, data, at, OPERATION)
 }
 
+/// Which of these certificates is the key's, whether it may sign or not.
+pub(super) fn certificate_of<'a>(certs: &'a [Cert], key: &dyn SigningKey) -> Option<&'a Cert> {
+    let own = point(key).ok()?;
+    certs
+        .iter()
+        .find(|cert| cert.keys().any(|part| *part.key().mpis() == own))
+}
+
 fn point(key: &dyn SigningKey) -> anyhow::Result<mpi::PublicKey> {
     let (x, y) = key.public().p256_point()?;
     Ok(mpi::PublicKey::ECDSA {

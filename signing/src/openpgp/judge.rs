@@ -248,6 +248,15 @@ fn weak_key<R: KeyRole>(key: &Key<PublicParts, R>) -> Option<Fault> {
     })
 }
 
+/// Whether a certificate has a key whose signatures the house's rules would count, as of the time `at`.
+#[must_use]
+pub fn may_sign(cert: &Cert, at: DateTime<Utc>) -> bool {
+    let policy = Rules::House.policy(at);
+    let keys = cert.keys().with_policy(&policy, SystemTime::from(at)).supported();
+    let mut keys = keys.alive().revoked(false).for_signing();
+    weak_key(cert.primary_key().key()).is_none() && keys.any(|key| weak_key(key.key()).is_none())
+}
+
 fn made(sig: &Signature) -> Option<DateTime<Utc>> {
     sig.signature_creation_time().map(Into::into)
 }

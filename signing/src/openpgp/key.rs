@@ -4,11 +4,12 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use sequoia_openpgp::serialize::SerializeInto;
 
-use super::{sign_detached, sign_detached_with};
+use super::held::certificate_of;
+use super::{parse_keyring, read_keyring, sign_detached, sign_detached_with};
 use crate::clock;
-use crate::digest::read_bounded;
 use crate::keys::{self, Passphrase, SigningKey};
 
 /// An OpenPGP key is a few kilobytes.
@@ -17,6 +18,7 @@ const MAX_KEY: u64 = 1 << 20;
 /// The key, with what opens it.
 pub struct OpenPgpKey<'a> {
     path: PathBuf,
+    fingerprint: String,
     /// The key's file where it holds the secret, else the certificate.
     packets: Vec<u8>,
     secret: Secret<'a>,
@@ -30,37 +32,57 @@ enum Secret<'a> {
 
 impl<'a> OpenPgpKey<'a> {
     /// Opens the key of this file: one that ends in `.uri` names a key in a token, whose PIN the passphrase is, and whose
-    /// certificate stands in the second file.
+    /// certificate stands in the second file, alone or among others.
     ///
     /// # Errors
     /// When a file cannot be read, others than its owner can, or the token does not open.
     pub fn open(path: &Path, certificate: &Path, passphrase: &'a Passphrase) -> Result<Self> {
-        let (packets, secret) = if keys::is_token(path) {
-            let certificate = read_bounded(certificate, MAX_KEY)
-                .with_context(|| format!("reading the OpenPGP certificate {}", certificate.display()))?;
-            (certificate, Secret::Held(keys::open_file(path, passphrase)?))
+        let (cert, packets, secret) = if keys::is_token(path) {
+            let certs = read_keyring(certificate)?;
+            let key = keys::open_file(path, passphrase)?;
+            let Some(cert) = certificate_of(&certs, &key) else {
+                bail!(
+                    "{} does not hold the certificate of {}",
+                    certificate.display(),
+                    path.display()
+                );
+            };
+            (cert.clone(), cert.to_vec()?, Secret::Held(key))
         } else {
             let key = keys::read_private(path, MAX_KEY)
                 .with_context(|| format!("reading the OpenPGP key {}", path.display()))?;
-            (key, Secret::Passphrase(passphrase))
+            let cert = match &parse_keyring(path, &key)?[..] {
+                [cert] => cert.clone(),
+                several => bail!("{} holds {} keys, not one", path.display(), several.len()),
+            };
+            (cert, key, Secret::Passphrase(passphrase))
         };
         Ok(Self {
             path: path.to_path_buf(),
+            fingerprint: cert.fingerprint().to_hex(),
             packets,
             secret,
         })
     }
 
-    /// The key as packets, whose public parts are the certificate.
+    /// Opens somebody's own key: the certificate of one in a token, `anna.uri`, lies beside it, as `anna.asc`.
+    ///
+    /// # Errors
+    /// As [`OpenPgpKey::open`].
+    pub fn own(path: &Path, passphrase: &'a Passphrase) -> Result<Self> {
+        Self::open(path, &path.with_extension("asc"), passphrase)
+    }
+
+    /// Fingerprint of its certificate, upper-case hexadecimal.
     #[must_use]
-    pub fn packets(&self) -> &[u8] {
-        &self.packets
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
     }
 
     /// Signs streamed data, as of now, and returns the armored detached signature.
     ///
     /// # Errors
-    /// When the passphrase does not open the key, the certificate is of another key, or the data cannot be read.
+    /// When the passphrase does not open the key, or the data cannot be read.
     pub fn sign_detached(&self, data: impl Read) -> Result<String> {
         let now = clock::now();
         match &self.secret {

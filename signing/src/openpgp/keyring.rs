@@ -4,9 +4,12 @@
 use std::path::Path;
 
 use sequoia_openpgp::Cert;
+use sequoia_openpgp::armor;
 use sequoia_openpgp::cert::CertParser;
 use sequoia_openpgp::parse::Parse;
+use sequoia_openpgp::serialize::Serialize;
 
+use super::sign::making;
 use super::{MAX_KEYRING, OpenPgpError};
 use crate::digest::read_bounded;
 
@@ -47,6 +50,21 @@ pub fn parse_keyring(path: &Path, bytes: &[u8]) -> Result<Vec<Cert>, OpenPgpErro
         return Err(unusable("it holds no certificate".to_owned()));
     }
     Ok(certs)
+}
+
+/// The public parts of certificates as one armored block, which every OpenPGP program reads whole.
+///
+/// # Errors
+/// When it cannot be encoded.
+pub fn armored(certs: &[Cert]) -> Result<String, OpenPgpError> {
+    let write = || -> anyhow::Result<String> {
+        let mut writer = armor::Writer::new(Vec::new(), armor::Kind::PublicKey)?;
+        for cert in certs {
+            cert.serialize(&mut writer)?;
+        }
+        Ok(String::from_utf8(writer.finalize()?)?)
+    };
+    write().map_err(|error| making("write the keyring", &error))
 }
 
 /// An armored keyring may be several blocks one after the other; Sequoia reads one.

@@ -8,10 +8,13 @@
 //! # Defence not made
 //! Which certificates may sign, and whose they are, the caller says: a user ID is what its owner wrote.
 
+use std::collections::BTreeSet;
+use std::io::Read;
+
 use chrono::{DateTime, Utc};
 use sequoia_openpgp::Cert;
 
-use super::{Fault, OpenPgpError, Signer, verdicts};
+use super::{Fault, OpenPgpError, Signer, verdicts, verify_detached_by};
 
 /// Who signed, and what was refused.
 #[derive(Debug, Clone, Default)]
@@ -39,6 +42,29 @@ impl Counted {
         }
         Ok(self)
     }
+}
+
+/// As [`verify_detached_by`], where `need` certificates must have signed, each with a key of its own.
+///
+/// # Errors
+/// As there; [`Fault::BelowThreshold`] when fewer did, and [`Fault::Duplicate`] when two share the key that signed.
+pub fn verify_threshold(
+    certs: &[Cert],
+    data: impl Read + Send + Sync,
+    signature: &[u8],
+    need: u64,
+    at: DateTime<Utc>,
+) -> Result<Vec<Signer>, OpenPgpError> {
+    let signers = verify_detached_by(certs, data, signature, at)?;
+    let mut keys = BTreeSet::new();
+    if let Some(twice) = signers.iter().find(|signer| !keys.insert(&signer.key)) {
+        return Err(Fault::Duplicate { who: twice.key.clone() }.into());
+    }
+    let counted = Counted {
+        signers,
+        refused: Vec::new(),
+    };
+    Ok(counted.reach(usize::try_from(need).unwrap_or(usize::MAX))?.signers)
 }
 
 /// Judges detached signatures over `data` by the house's rules and counts people. Each signature has a name, for telling it

@@ -14,9 +14,10 @@ use anyhow::{Context, Result, ensure};
 use chrono::{DateTime, Timelike, Utc};
 
 use super::handed;
+use super::officers::{self, Officer};
 use super::trust::{Trust, certificate_file, update_file};
-use super::{FORMAT, KeyFacts, Role, SecureBootFacts, Site, SiteFacts};
-use crate::ceremony::{Custodian, Record, RoleName};
+use super::{FORMAT, KeyFacts, RELEASE_KEY, Role, SecureBootFacts, Site, SiteFacts};
+use crate::ceremony::{Custodian, Record, RoleName, TrustedRoot};
 use crate::durable::{self, Lock};
 use crate::keys::{self, Algorithm, MetadataKey, Passphrase, PrivateKey};
 use crate::openpgp;
@@ -28,6 +29,7 @@ use crate::tuf::root::{file, signed_part};
 /// A common name holds 64 characters, of which our own words take some.
 const MAX_NAME: usize = 40;
 const MAX_ROOT_KEYS: usize = 32;
+const FIRST_ROOT: &str = "metadata/1.root.json";
 
 /// What site is to be made.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -38,6 +40,8 @@ pub struct Plan {
     pub name: String,
     /// Its TUF root.
     pub root: RootOrigin,
+    /// Whose OpenPGP certificates stand beside its release key's.
+    pub officers: Vec<Officer>,
 }
 
 /// Where the TUF root of a new site comes from.
@@ -50,6 +54,8 @@ pub enum RootOrigin {
         keys: usize,
         /// How many of them must sign a root.
         threshold: usize,
+        /// How many OpenPGP certificates must sign beside TUF's keys.
+        openpgp_threshold: u64,
         /// When the first root expires.
         expires: DateTime<Utc>,
     },
@@ -57,9 +63,40 @@ pub enum RootOrigin {
     Ceremony {
         /// The file of the root.
         file: PathBuf,
+        /// What was read from it.
+        #[serde(skip)]
+        root: Box<TrustedRoot>,
         /// The directory with the keys of the roles that it names: `targets.key.pem` or `targets.uri`, and so on.
         roles: PathBuf,
     },
+}
+
+impl RootOrigin {
+    /// Reads the root that a ceremony made.
+    ///
+    /// # Errors
+    /// When it cannot be read, does not hold against itself, or is not the first one.
+    pub fn ceremony(file: &Path, roles: &Path) -> Result<Self> {
+        Ok(Self::Ceremony {
+            file: file.to_path_buf(),
+            root: Box::new(handed::root(file)?),
+            roles: roles.to_path_buf(),
+        })
+    }
+
+    fn expires(&self) -> DateTime<Utc> {
+        match self {
+            Self::Made { expires, .. } => *expires,
+            Self::Ceremony { root, .. } => root.state.expires,
+        }
+    }
+
+    fn openpgp_threshold(&self) -> u64 {
+        match self {
+            Self::Made { openpgp_threshold, .. } => *openpgp_threshold,
+            Self::Ceremony { root, .. } => root.state.openpgp_threshold,
+        }
+    }
 }
 
 impl Plan {
@@ -73,24 +110,25 @@ impl Plan {
             (1..=MAX_NAME).contains(&length) && !self.name.chars().any(|c| c.is_control() || "<>()".contains(c)),
             "the site's name must have 1 to {MAX_NAME} characters, without control characters and <>()"
         );
-        let expires = match &self.root {
-            RootOrigin::Made {
-                keys,
-                threshold,
-                expires,
-            } => {
-                if !(1..=*keys).contains(threshold) || *keys > MAX_ROOT_KEYS {
-                    return Err(Usage(format!(
-                        "a threshold of {threshold} does not go with {}: it must be between 1 and the number of root keys, which is at most {MAX_ROOT_KEYS}",
-                        output::count(*keys, "root key")
-                    ))
-                    .into());
-                }
-                *expires
-            }
-            RootOrigin::Ceremony { file, .. } => handed::root(file)?.state.expires,
-        };
-        ensure!(expires > now, "the root would be expired from the start");
+        if let RootOrigin::Made { keys, threshold, .. } = &self.root
+            && (!(1..=*keys).contains(threshold) || *keys > MAX_ROOT_KEYS)
+        {
+            return Err(Usage(format!(
+                "a threshold of {threshold} does not go with {}: it must be between 1 and the number of root keys, which is at most {MAX_ROOT_KEYS}",
+                output::count(*keys, "root key")
+            ))
+            .into());
+        }
+        let (need, have) = (self.root.openpgp_threshold(), 1 + self.officers.len());
+        if !(1..=have as u64).contains(&need) {
+            return Err(Usage(format!(
+                "{need} OpenPGP certificates must sign and there are {have}, the release key's among them: name each officer's \
+                 with --officer"
+            ))
+            .into());
+        }
+        officers::check(&self.officers, now)?;
+        ensure!(self.root.expires() > now, "the root would be expired from the start");
         ensure!(
             self.directory.file_name().is_some(),
             "{} cannot name a site",
@@ -129,25 +167,18 @@ impl Plan {
         for role in self.made() {
             roles.push(format!("private/{role}.pem"));
         }
-        let mut version = 1;
-        if let RootOrigin::Ceremony { file, roles: keys } = &self.root {
-            version = handed::root(file)?.state.version;
+        if let RootOrigin::Ceremony { roles: keys, .. } = &self.root {
             for role in handed::ROLES {
                 roles.push(format!("private/{}", handed::name(keys, role)?.1));
             }
         }
-        let secure_boot = [
-            "private/pk.pem",
-            "private/kek.pem",
-            "private/db.pem",
-            "private/release-openpgp.asc",
-        ]
-        .map(str::to_owned);
-        let metadata = ["", ".asc"].map(|ending| format!("metadata/{version}.root.json{ending}"));
+        let secure_boot = ["private/pk.pem", "private/kek.pem", "private/db.pem"].map(str::to_owned);
+        let metadata = ["", ".asc"].map(|ending| format!("{FIRST_ROOT}{ending}"));
         let trust = Trust::FILES.map(|name| format!("trust/{name}"));
         Ok(roles
             .into_iter()
             .chain(secure_boot)
+            .chain([release_key()])
             .chain(metadata)
             .chain(trust)
             .chain(["site.json".to_owned()])
@@ -180,9 +211,9 @@ pub fn init(plan: &Plan, passphrase: &Passphrase, now: DateTime<Utc>, progress: 
 
     let mut signers = match &plan.root {
         RootOrigin::Made { .. } => Vec::new(),
-        RootOrigin::Ceremony { file, roles } => {
+        RootOrigin::Ceremony { root, roles, .. } => {
             progress("keys of the ceremony's roles");
-            handed::keys(&handed::root(file)?, roles, passphrase, &at("private"))?
+            handed::keys(root, roles, passphrase, &at("private"))?
         }
     };
     for role in plan.made() {
@@ -194,23 +225,27 @@ pub fn init(plan: &Plan, passphrase: &Passphrase, now: DateTime<Utc>, progress: 
 
     progress("OpenPGP release key");
     let release = openpgp::generate(&format!("{} release signing", plan.name), passphrase, now)?;
-    private(&at("private/release-openpgp.asc"), release.key.as_bytes())?;
-    public(&at("trust/release.asc"), release.certificate.as_bytes())?;
+    private(&at(&release_key()), release.key.as_bytes())?;
+    let mut certificates = openpgp::parse_keyring(Path::new(Trust::RELEASE), release.certificate.as_bytes())?;
+    certificates.extend(plan.officers.iter().map(|officer| officer.certificate.clone()));
+    public(&at("trust/release.asc"), openpgp::armored(&certificates)?.as_bytes())?;
 
     progress("TUF root");
-    let (version, threshold, root) = match &plan.root {
-        RootOrigin::Made { threshold, expires, .. } => {
-            (1, *threshold as u64, root(*threshold, *expires, &signers, now)?)
+    let (threshold, root) = match &plan.root {
+        RootOrigin::Made {
+            threshold,
+            openpgp_threshold,
+            expires,
+            ..
+        } => {
+            let thresholds = (*threshold as u64, *openpgp_threshold);
+            (thresholds.0, root(thresholds, *expires, &signers, now)?)
         }
-        RootOrigin::Ceremony { file, .. } => {
-            let root = handed::root(file)?;
-            let threshold = root.state.role(RoleName::Root).threshold;
-            (root.state.version, threshold, root.bytes().to_vec())
-        }
+        RootOrigin::Ceremony { root, .. } => (root.state.role(RoleName::Root).threshold, root.bytes().to_vec()),
     };
     let signature = openpgp::sign_detached(release.key.as_bytes(), passphrase, &root[..], now)?;
-    for name in ["trust/root.json".to_owned(), format!("metadata/{version}.root.json")] {
-        public(&at(&name), &root)?;
+    for name in ["trust/root.json", FIRST_ROOT] {
+        public(&at(name), &root)?;
         public(&at(&format!("{name}.asc")), signature.as_bytes())?;
     }
 
@@ -222,6 +257,11 @@ pub fn init(plan: &Plan, passphrase: &Passphrase, now: DateTime<Utc>, progress: 
         threshold,
         keys: signers.iter().map(facts_of).collect::<Result<_>>()?,
         release_openpgp: release.fingerprint,
+        officers: plan
+            .officers
+            .iter()
+            .map(|officer| officer.fingerprint.clone())
+            .collect(),
         secure_boot,
     };
     let mut json = serde_json::to_vec_pretty(&facts)?;
@@ -231,8 +271,12 @@ pub fn init(plan: &Plan, passphrase: &Passphrase, now: DateTime<Utc>, progress: 
     Site::open(&plan.directory)
 }
 
+fn release_key() -> String {
+    format!("private/{RELEASE_KEY}.asc")
+}
+
 fn root(
-    threshold: usize,
+    (threshold, openpgp_threshold): (u64, u64),
     expires: DateTime<Utc>,
     signers: &[(Role, MetadataKey)],
     now: DateTime<Utc>,
@@ -253,7 +297,7 @@ fn root(
         },
         root: KeySet {
             keys: keys(|role| matches!(role, Role::Root(_))),
-            threshold: threshold as u64,
+            threshold,
         },
         targets: single(|role| role == Role::Targets),
         snapshot: single(|role| role == Role::Snapshot),
@@ -274,6 +318,9 @@ fn root(
         custodians.insert(author::key_id(&key.public())?.parse()?, custodian);
     }
     let mut signed = signed_part("the new root", &author::root(&plan, &[])?)?;
+    if openpgp_threshold > 1 {
+        signed[author::OPENPGP_THRESHOLD] = openpgp_threshold.into();
+    }
     signed["ceremony"] = serde_json::to_value(Record {
         custodians,
         ..Record::default()

@@ -32,6 +32,9 @@ pub const SPEC_VERSION: &str = "1.0.34";
 /// ours raises its floor of time with it.
 pub const SIGNED_AT: &str = "signed_at";
 
+/// The extra field in which a root of ours says how many OpenPGP certificates sign beside it ([`super::beside`]).
+pub const OPENPGP_THRESHOLD: &str = "openpgp_threshold";
+
 /// A private key that can sign metadata, wherever it lies.
 pub trait Signer {
     /// The public part, as it stands in root or in a delegation.

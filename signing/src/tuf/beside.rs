@@ -2,13 +2,17 @@
 //! OpenPGP beside TUF: the release key signs each root, and the timestamp, from which everything else of a repository hangs
 //! by digests. So both kinds of signature vouch for a whole repository, a bundle and a medium.
 //!
-//! Attacks: stolen TUF keys of every role, up to a threshold of root; a root or a timestamp with another one's signature.
+//! Where a root says so ([`super::author::OPENPGP_THRESHOLD`]), k of the n certificates of the trust directory must sign: each
+//! timestamp by the trusted root, and a new root by the trusted one and by its own word, as with TUF's thresholds.
+//!
+//! Attacks: stolen TUF keys of every role, up to a threshold of root; a root or a timestamp with another one's signature; one
+//! officer who signs as several, or alone; a root that lowers the number by itself.
 //!
 //! Defence: who demands it ([`super::Datastore::demanding`]) trusts nothing new without it. It lies beside the metadata, as
 //! `N.root.json.asc` and, for `timestamp.json` of version N, `N.timestamp.json.asc`: written before the timestamp that it
 //! is for, it leaves the old one with its own.
 //!
-//! Not defended: the release key and TUF's keys in one hand.
+//! Not defended: as many OpenPGP keys as must sign, and TUF's keys, in one hand.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,13 +22,16 @@ use chrono::{DateTime, TimeDelta, Utc};
 use sequoia_openpgp::Cert;
 
 use super::error::TufError;
-use super::model::Result;
+use super::model::{Result, Root, read_root};
 use super::trail::TrailFile;
 use crate::digest::Sha256;
-use crate::openpgp::{self, OpenPgpError};
+use crate::openpgp::{OpenPgpError, verify_threshold};
 
 /// OpenPGP signatures that hold, each by the digest of what it signs.
 pub type Signatures = BTreeMap<Sha256, Vec<u8>>;
+
+/// How many certificates sign a root that people compare.
+pub(super) const PINNED: u64 = 1;
 
 /// How long after the metadata's own date the second signature may be made.
 const SAME_OCCASION: TimeDelta = TimeDelta::days(1);
@@ -72,12 +79,41 @@ pub(super) fn latest(signed_at: Option<DateTime<Utc>>) -> DateTime<Utc> {
         .unwrap_or(DateTime::UNIX_EPOCH)
 }
 
-/// Verifies one.
+/// How many certificates sign a root that follows another: as many as that one demands, and as it demands itself.
+pub(super) fn succession(old: &Root, new: &Root) -> u64 {
+    old.openpgp_threshold.max(new.openpgp_threshold)
+}
+
+/// How many certificates sign a root: one that is pinned, without a predecessor, needs one signature.
+///
+/// # Errors
+/// When one of the two is no root that its own threshold signed.
+pub fn over_root(old: Option<&[u8]>, new: &[u8]) -> Result<u64> {
+    let Some(old) = old else { return Ok(PINNED) };
+    let read = |bytes| read_root("the root", bytes);
+    Ok(succession(&read(old)?, &read(new)?))
+}
+
+/// How many certificates sign each timestamp under this root.
+///
+/// # Errors
+/// When it is no root that its own threshold signed.
+pub fn over_timestamp(root: &[u8]) -> Result<u64> {
+    Ok(read_root("the root", root)?.openpgp_threshold)
+}
+
+/// Verifies one, which so many certificates must have made.
 ///
 /// # Errors
 /// [`TufError::NotCountersigned`].
-pub(super) fn verify(release: &[Cert], file: &str, bytes: &[u8], signature: &[u8], at: DateTime<Utc>) -> Result<()> {
-    let why = match openpgp::verify_detached_by(release, bytes, signature, at) {
+pub(super) fn verify(
+    (release, need): (&[Cert], u64),
+    file: &str,
+    bytes: &[u8],
+    signature: &[u8],
+    at: DateTime<Utc>,
+) -> Result<()> {
+    let why = match verify_threshold(release, bytes, signature, need, at) {
         Ok(_) => return Ok(()),
         Err(OpenPgpError::Refused(fault)) => fault.to_string(),
         Err(error) => error.to_string(),

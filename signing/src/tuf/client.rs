@@ -91,7 +91,10 @@ impl<S: Source> Client<S> {
             header,
             &bytes,
             Origin::Datastore,
-            vec![own],
+            Reached {
+                checks: vec![own],
+                certificates: beside::PINNED,
+            },
         );
         Ok(client)
     }
@@ -206,7 +209,8 @@ impl<S: Source> Client<S> {
             exact_version("root", next, root.header)?;
             // Not in the specification: a root of the future would raise the floor of time for good.
             self.time.not_ahead("root", root.header.signed_at)?;
-            self.beside(beside::root(next), &name, &bytes, root.header)?;
+            let certificates = beside::succession(&self.root, &root);
+            self.beside(beside::root(next), certificates, &name, &bytes, root.header)?;
             // 5.3.6: the expiration of an intermediate root does not matter.
             // 5.3.7, 5.3.8: set and persist the trusted root.
             self.store.write_root(&bytes)?;
@@ -214,7 +218,8 @@ impl<S: Source> Client<S> {
                 check(format!("root {version}"), &self.root.root, old),
                 check(format!("root {next}"), &root.root, new),
             ];
-            self.record("root", name, root.header, &bytes, Origin::Source, checks);
+            let reached = Reached { checks, certificates };
+            self.record("root", name, root.header, &bytes, Origin::Source, reached);
             self.root = root;
             // 5.3.9: repeat.
         }
@@ -269,13 +274,15 @@ impl<S: Source> Client<S> {
         // 5.4.4: check for a freeze attack.
         self.fresh("timestamp", timestamp.header, &bytes)?;
         let signature = beside::timestamp(timestamp.header.version);
-        self.beside(signature, FILE, &bytes, timestamp.header)?;
+        let certificates = self.root.openpgp_threshold;
+        self.beside(signature, certificates, FILE, &bytes, timestamp.header)?;
         // 5.4.5: persist.
         if origin == Origin::Source {
             self.store.write(&place, &bytes)?;
         }
         let checks = vec![check(named_by, &self.root.timestamp, keyids)];
-        self.record("timestamp", FILE.to_owned(), timestamp.header, &bytes, origin, checks);
+        let reached = Reached { checks, certificates };
+        self.record("timestamp", FILE.to_owned(), timestamp.header, &bytes, origin, reached);
         Ok(timestamp)
     }
 
@@ -333,19 +340,19 @@ impl<S: Source> Client<S> {
             &self.root.snapshot,
             keyids,
         )];
-        self.record("snapshot", name, snapshot.header, &bytes, origin, checks);
+        self.record("snapshot", name, snapshot.header, &bytes, origin, Reached::by(checks));
         self.snapshot = Some(snapshot);
         Ok(())
     }
 
-    /// Not in the specification: the release key's OpenPGP signature, where the datastore demands one.
-    fn beside(&mut self, signature: String, file: &str, bytes: &[u8], header: Header) -> Result<()> {
+    /// Not in the specification: the OpenPGP signatures of so many certificates, where the datastore demands them.
+    fn beside(&mut self, signature: String, need: u64, file: &str, bytes: &[u8], header: Header) -> Result<()> {
         let Some(release) = self.store.release() else {
             return Ok(());
         };
         let found = fetch(&mut self.source, &signature, MAX_SIGNATURE as u64)?.ok_or_else(|| missing(&signature))?;
         let by = self.time.now().max(beside::latest(header.signed_at));
-        beside::verify(release, file, bytes, &found, by)?;
+        beside::verify((release, need), file, bytes, &found, by)?;
         self.signatures.insert(Sha256::of(bytes), found);
         Ok(())
     }
@@ -358,15 +365,7 @@ impl<S: Source> Client<S> {
         }
     }
 
-    fn record(
-        &mut self,
-        role: &str,
-        file: String,
-        header: Header,
-        bytes: &[u8],
-        origin: Origin,
-        checks: Vec<TrailCheck>,
-    ) {
+    fn record(&mut self, role: &str, file: String, header: Header, bytes: &[u8], origin: Origin, reached: Reached) {
         self.trail.files.push(TrailFile {
             role: role.to_owned(),
             file,
@@ -376,7 +375,25 @@ impl<S: Source> Client<S> {
             length: bytes.len() as u64,
             sha256: Sha256::of(bytes),
             origin,
-            checks,
+            checks: reached.checks,
+            certificates: reached.certificates,
         });
+    }
+}
+
+/// The thresholds that a file reached.
+struct Reached {
+    checks: Vec<TrailCheck>,
+    /// Of OpenPGP certificates, where the datastore demands them.
+    certificates: u64,
+}
+
+impl Reached {
+    /// TUF's own keys alone: it hangs from what certificates signed.
+    const fn by(checks: Vec<TrailCheck>) -> Self {
+        Self {
+            checks,
+            certificates: 0,
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 
-use super::author::SIGNED_AT;
+use super::author::{OPENPGP_THRESHOLD, SIGNED_AT};
 use super::error::TufError;
 use super::hashes::Hashes;
 use super::json;
@@ -223,6 +223,8 @@ pub(super) struct Header {
 pub(super) struct Root {
     pub header: Header,
     pub consistent_snapshot: bool,
+    /// How many OpenPGP certificates sign each timestamp, and each root that follows.
+    pub openpgp_threshold: u64,
     pub root: RoleKeys,
     pub timestamp: RoleKeys,
     pub snapshot: RoleKeys,
@@ -242,6 +244,10 @@ impl Root {
                 Some(value) => value
                     .as_bool()
                     .ok_or_else(|| body.wrong("consistent_snapshot", "true or false"))?,
+            },
+            openpgp_threshold: match body.map.get(OPENPGP_THRESHOLD) {
+                None => 1,
+                Some(_) => body.positive(OPENPGP_THRESHOLD)?,
             },
             root: role("root")?,
             timestamp: role("timestamp")?,

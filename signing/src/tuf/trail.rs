@@ -43,6 +43,10 @@ pub struct TrailFile {
     pub sha256: Sha256,
     /// Where the bytes came from.
     pub origin: Origin,
+    /// How many OpenPGP certificates must have signed it where that is demanded ([`super::beside`]); 0 for a file that hangs
+    /// from one that they signed.
+    #[serde(default)]
+    pub certificates: u64,
     /// The thresholds that it had to reach: one, or two for a new root.
     pub checks: Vec<TrailCheck>,
 }

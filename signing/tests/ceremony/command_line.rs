@@ -70,7 +70,7 @@ pub fn bench() -> TempDir {
     directory
 }
 
-fn sign(place: &Path, name: &str, request: &str, root: &str, out: &str) -> Said {
+pub fn sign(place: &Path, name: &str, request: &str, root: &str, out: &str) -> Said {
     let key = format!("--key {name}/{name}.key.pem --passphrase-file passphrase");
     run(
         place,

@@ -6,7 +6,7 @@ use std::fs;
 use signing::site::{Role, Site};
 use signing::tuf::author::{Signer, key_id};
 
-use super::command_line::{bench, run};
+use super::command_line::{bench, run, sign};
 use super::common::{self, Said, passphrase};
 
 const INIT: &str = "site init --dir site --name Apart --passphrase-file passphrase --root 1.root.json --roles roles";
@@ -97,12 +97,8 @@ fn a_root_or_a_key_that_is_not_the_ceremonys_makes_no_site() {
     )
     .ok();
     for name in ["anna", "ben"] {
-        let key = format!("--key {name}/{name}.key.pem --passphrase-file passphrase --out {name}.fragment.json");
-        run(
-            bench.path(),
-            &format!("ceremony sign request.json --root 1.root.json {key}"),
-        )
-        .ok();
+        let fragment = format!("{name}.fragment.json");
+        sign(bench.path(), name, "request.json", "--root 1.root.json", &fragment).ok();
     }
     run(
         bench.path(),

@@ -9,6 +9,7 @@ mod command_line;
 mod forged_requests;
 mod founding;
 mod fragments;
+mod officers;
 mod people;
 mod stories;
 mod transcripts;

@@ -17,8 +17,9 @@ use signing::clock::now;
 use signing::digest::{Hasher, Sha256};
 use signing::durable::Lock;
 use signing::keys::Passphrase;
+use signing::openpgp::{self, OpenPgpKey};
 use signing::process::Cmd;
-use signing::site::{Plan, RootOrigin, Site};
+use signing::site::{Officer, Plan, RootOrigin, Site};
 
 /// The passphrase of all keys.
 pub const SECRET: &str = "correct horse battery staple";
@@ -321,17 +322,59 @@ pub fn other_site() -> PathBuf {
 
 /// Makes a site in a directory.
 pub fn make_site(directory: &Path, name: &str) -> PathBuf {
+    make_site_with(directory, name, Vec::new())
+}
+
+fn make_site_with(directory: &Path, name: &str, officers: Vec<Officer>) -> PathBuf {
     let plan = Plan {
         directory: directory.join(name),
         name: "Test".into(),
         root: RootOrigin::Made {
             keys: 3,
             threshold: 2,
+            openpgp_threshold: if officers.is_empty() { 1 } else { 2 },
             expires: now() + Duration::from_secs(700 * 86_400),
         },
+        officers,
     };
     let site = signing::site::init(&plan, &passphrase(), now(), &mut |_| ()).unwrap();
     site.directory().to_path_buf()
+}
+
+/// A site of which two of three OpenPGP certificates must sign: its release key's, Anna's and Ben's, whose keys lie beside it.
+pub fn site_of_officers() -> PathBuf {
+    let make = |place: &Path| {
+        let officer = |name: &&str| {
+            let key = openpgp::generate(name, &passphrase(), now()).unwrap();
+            signing::durable::write_private(&officer_key(place, name), key.key.as_bytes()).unwrap();
+            let certificate = place.join(format!("{name}.asc"));
+            fs::write(&certificate, key.certificate).unwrap();
+            Officer::read(&certificate).unwrap()
+        };
+        make_site_with(place, "site", ["anna", "ben"].iter().map(officer).collect());
+    };
+    shared("officers", &["signing/src"], make).join("site")
+}
+
+fn officer_key(place: &Path, name: &str) -> PathBuf {
+    place.join(format!("{name}.openpgp.asc"))
+}
+
+/// The signature of an officer of [`site_of_officers`]; nobody's name is its release key's.
+pub fn officer_signs(name: Option<&str>, data: &[u8]) -> Vec<u8> {
+    let (passphrase, site) = (passphrase(), site_of_officers());
+    let key = match name {
+        Some(name) => OpenPgpKey::own(&officer_key(site.parent().unwrap(), name), &passphrase),
+        None => Site::open(&site).unwrap().release_key(&passphrase),
+    };
+    key.unwrap().sign_detached(data).unwrap().into_bytes()
+}
+
+/// An officer adds a signature to those that are there.
+pub fn officer_adds(name: &str, file: &Path, signatures: &Path) {
+    let added = officer_signs(Some(name), &fs::read(file).unwrap());
+    let joined = openpgp::join(&fs::read(signatures).unwrap(), &added).unwrap();
+    fs::write(signatures, joined).unwrap();
 }
 
 pub fn passphrase() -> Passphrase {

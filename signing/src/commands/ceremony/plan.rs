@@ -62,6 +62,10 @@ pub struct PlanArgs {
     /// How many keys of a role must sign
     #[arg(long, value_name = "ROLE=N", value_parser = threshold)]
     threshold: Vec<ThresholdChange>,
+    /// How many OpenPGP certificates of the trust directory must sign each
+    /// timestamp, and each root after this one
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    openpgp_threshold: Option<u64>,
     /// Days until the new root expires; without it the old date stays
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(i64).range(1..=MAX_DAYS))]
     days: Option<i64>,
@@ -91,6 +95,7 @@ pub fn run(args: &PlanArgs) -> Result<()> {
     let mut plan = Plan {
         remove: args.left.iter().map(removal(Reason::Left)).collect(),
         thresholds: args.threshold.clone(),
+        openpgp_threshold: args.openpgp_threshold,
         expires: args.days.map(|days| now + TimeDelta::days(days)),
         end: args.end,
         ..Plan::default()

@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! `bastide-sign ceremony sign-transcript` and `bastide-sign ceremony verify`.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use chrono::{DateTime, Utc};
 use clap::Args;
 use serde::Serialize;
-use signing::ceremony::{self, CustodianFile, MAX_FILE, MAX_TRANSCRIPT, Transcript, Verified, short};
+use signing::ceremony::{self, MAX_FILE, MAX_TRANSCRIPT, Transcript, Verified, short};
 use signing::digest::read_bounded;
-use signing::keys::is_token;
-use signing::openpgp::{Cert, MAX_SIGNATURE, OpenPgpKey, parse_keyring, read_keyring};
+use signing::openpgp::{Cert, MAX_SIGNATURE, OpenPgpKey};
 use signing::output::Refused;
 use signing::tuf::root::signed_part;
 use signing::{clock, durable, output};
@@ -99,35 +98,28 @@ pub fn sign(args: &SignTranscript) -> Result<()> {
     let text = read(&args.transcript)?;
     let context = || format!("checking {}", args.transcript.display());
     Transcript::verify(&text, old.as_ref()).with_context(context)?;
-    let path = &args.key;
-    let own = if is_token(path) {
-        path.with_extension("asc")
-    } else {
-        path.clone()
+    let same = |out: &PathBuf| {
+        let out = out.canonicalize();
+        out.is_ok_and(|out| args.transcript.canonicalize().is_ok_and(|text| text == out))
     };
-    let fingerprint = match &read_keyring(&own)?[..] {
-        [cert] => cert.fingerprint().to_hex(),
-        several => anyhow::bail!("{} holds {} keys, not one", path.display(), several.len()),
-    };
+    if args.out.as_ref().is_some_and(same) {
+        return super::usage("the signature would replace the transcript: name another --out");
+    }
+    let passphrase = args.passphrase.obtain("Passphrase of your OpenPGP key: ")?;
+    let key = OpenPgpKey::own(&args.key, &passphrase)?;
+    let fingerprint = key.fingerprint();
     let out = args.out.clone().unwrap_or_else(|| {
         let mut name = OsString::from(&args.transcript);
         name.push(format!(".{}.asc", &fingerprint[..16]));
         name.into()
     });
-    if out
-        .canonicalize()
-        .is_ok_and(|out| args.transcript.canonicalize().is_ok_and(|text| text == out))
-    {
-        return super::usage("the signature would replace the transcript: name another --out");
-    }
-    let passphrase = args.passphrase.obtain("Passphrase of your OpenPGP key: ")?;
-    let signature = OpenPgpKey::open(path, &own, &passphrase)?.sign_detached(&text[..])?;
+    let signature = key.sign_detached(&text[..])?;
     durable::write(&out, signature.as_bytes()).with_context(|| format!("cannot write {}", out.display()))?;
     if args.json {
         return Ok(output::json(&Signed {
             transcript: &args.transcript,
             signature: &out,
-            signer: &fingerprint,
+            signer: fingerprint,
         })?);
     }
     Ok(output::line(&format!("{}: signature of {fingerprint}", out.display()))?)
@@ -207,11 +199,7 @@ fn read_certs(path: &Path) -> Result<Vec<Cert>> {
     let looked = path.display();
     let mut certs = Vec::new();
     for path in paths {
-        if path.extension() != Some(OsStr::new("json")) {
-            certs.extend(read_keyring(&path)?);
-        } else if let Some(certificate) = CustodianFile::read(&path)?.certificate {
-            certs.extend(parse_keyring(&path, certificate.as_bytes())?);
-        }
+        certs.extend(ceremony::read_certificates(&path)?);
     }
     if certs.is_empty() {
         return Err(Refused(format!(

@@ -17,7 +17,7 @@ use super::super::role_keys::RoleKeys;
 use super::super::source::{Source, SourceError};
 use super::super::trail::Origin;
 use super::checks::{check, content, exact_version, fetch, missing};
-use super::{Client, TARGETS};
+use super::{Client, Reached, TARGETS};
 use crate::digest::{BLOCK, Sha256};
 
 /// A target that a trusted role vouches for.
@@ -151,7 +151,7 @@ impl<S: Source> Client<S> {
         if let Some(before) = self.roles.get(role) {
             verified_for.extend(before.verified_for.iter().cloned());
         }
-        self.record(role, name, targets.header, &bytes, origin, checks);
+        self.record(role, name, targets.header, &bytes, origin, Reached::by(checks));
         let loaded = Arc::new(Loaded { targets, verified_for });
         self.roles.insert(role.to_owned(), Arc::clone(&loaded));
         Ok(loaded)

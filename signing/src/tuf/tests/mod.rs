@@ -7,6 +7,7 @@ mod attacks;
 mod delegations;
 mod fixture;
 mod freshness;
+mod officers;
 mod power_cut;
 mod publishing;
 mod signatures;

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::io;
 
 use offline_repo::bundle::BundleWriter;
+use signing::tuf::author::OPENPGP_THRESHOLD;
 
 use crate::attacks::vault::{Node, Vault};
 use crate::attacks::{Door, Go, Refusal};
@@ -58,6 +59,15 @@ pub fn without_release_key<D: Door>(door: &mut D, offer: fn(&mut D, &[u8]) -> Re
     // Honest, and of something else.
     let other = common::release_signature(door.vault().file("timestamp.json"));
     let forgeries = [None, Some(other), Some(b"no signature".to_vec())];
+    let mut refused = |vault: &Vault, signatures: Vec<(String, Vec<u8>)>, file: &str| {
+        let (harm, memory) = (door.harm(), door.memory());
+        let Err(refusal) = offer(door, &bundle_beside(vault, signatures)) else {
+            panic!("{file} was believed")
+        };
+        assert!(refusal.text.contains(file), "{refusal:?}");
+        assert_eq!(door.harm(), harm, "{refusal:?}");
+        assert_eq!(door.memory(), memory, "{refusal:?}");
+    };
     for (vault, file, signature) in [
         (&publication, "timestamp.json", "3.timestamp.json.asc"),
         (&succession, "2.root.json", "2.root.json.asc"),
@@ -66,15 +76,16 @@ pub fn without_release_key<D: Door>(door: &mut D, offer: fn(&mut D, &[u8]) -> Re
             let mut signatures = vault.countersigned();
             signatures.retain(|(name, _)| name != signature);
             signatures.extend(forged.clone().map(|forged| (signature.to_owned(), forged)));
-            let (harm, memory) = (door.harm(), door.memory());
-            let Err(refusal) = offer(door, &bundle_beside(vault, signatures)) else {
-                panic!("{file} was believed beside {forged:?}")
-            };
-            assert!(refusal.text.contains(file), "{refusal:?}");
-            assert_eq!(door.harm(), harm, "{refusal:?}");
-            assert_eq!(door.memory(), memory, "{refusal:?}");
+            refused(vault, signatures, file);
         }
     }
+    // The release key alone, where the root wants a second certificate beside it.
+    let mut alone = succession.clone();
+    let custodians = alone.custodians.clone();
+    alone.resign("2.root.json", &[&custodians[0], &custodians[1]], |signed| {
+        signed[OPENPGP_THRESHOLD] = 2.into();
+    });
+    refused(&alone, alone.countersigned(), "1 of the 2 certificates");
     for vault in [publication, succession] {
         door.offer(&vault, Go::Look).unwrap();
     }
