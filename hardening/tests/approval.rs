@@ -368,9 +368,9 @@ fn as_many_officers_sign_an_approval_as_the_sites_root_says() {
     let report = gateway.judge(&place);
     assert_pass(&report);
     let passed = report.findings(Outcome::Pass);
-    let counted = passed.iter().find(|(_, finding)| finding.id == "openpgp.timestamp.1");
-    let counted = format!("{:?}", counted.unwrap().1.verdict);
-    assert!(counted.contains("2 certificates signed, of which 2 must"), "{counted}");
+    let counted = passed.iter().map(|(_, finding)| format!("{:?}", finding.verdict));
+    let said = "2 certificates signed, of which 2 must";
+    assert_eq!(counted.filter(|verdict| verdict.contains(said)).count(), 1);
     table.judge("two officers", &place, PASS, &gateway.both());
     let bundle = gateway.export();
     table.judge("a bundle of it", &bundle, PASS, &gateway.both());

@@ -262,7 +262,10 @@ fn a_token_signs_with_openpgp() {
     openpgp("pin").fails(1, &["release-openpgp.asc is there too"]);
     fs::remove_file(at("site/private/release-openpgp.asc")).unwrap();
     // The trust directory still has the old certificate: it is not this key's.
-    openpgp("pin").fails(1, &["no usable signing key that is the token's"]);
+    openpgp("pin").fails(
+        1,
+        &["does not hold the certificate of site/private/release-openpgp.uri"],
+    );
     fs::copy(at("release.asc"), at("site/trust/release.asc")).unwrap();
     openpgp("wrong").fails(1, &["wrong passphrase"]);
     openpgp("pin").ok();
@@ -282,5 +285,8 @@ fn a_token_signs_with_openpgp() {
     assert!(!gpg(&["--verify", "text.asc", "text"]).0.success());
     // Another key of the same token is not the certificate's.
     fs::copy(at("other.uri"), at("site/private/release-openpgp.uri")).unwrap();
-    openpgp("pin").fails(1, &["no usable signing key that is the token's"]);
+    openpgp("pin").fails(
+        1,
+        &["does not hold the certificate of site/private/release-openpgp.uri"],
+    );
 }

@@ -337,6 +337,44 @@ fn upstreams_rules_are_their_own() {
     assert!(matches!(found, Fault::WeakKey { .. }), "{found:?}");
 }
 
+/// Anna's signing subkey is taken into Ben's certificate too, with her consent and later: one key, at two times of two officers.
+#[test]
+fn one_key_under_two_certificates() {
+    let (anna, ben) = (cert(builder(hours_ago(9))), cert(builder(hours_ago(9))));
+    let shared = signing_keys(&anna).remove(0);
+    let subkey = shared.clone().parts_into_public().role_into_subordinate();
+    let at = SystemTime::from(hours_ago(5));
+    let bens = ben.primary_key().key().clone();
+    let back = SignatureBuilder::new(SignatureType::PrimaryKeyBinding)
+        .set_signature_creation_time(at)
+        .unwrap()
+        .sign_primary_key_binding(&mut shared.clone().into_keypair().unwrap(), &bens, &subkey)
+        .unwrap();
+    let binding = SignatureBuilder::new(SignatureType::SubkeyBinding)
+        .set_signature_creation_time(at)
+        .unwrap()
+        .set_key_flags(KeyFlags::empty().set_signing())
+        .unwrap()
+        .set_embedded_signature(back)
+        .unwrap()
+        .sign_subkey_binding(&mut primary(&ben).into_keypair().unwrap(), None, &subkey)
+        .unwrap();
+    let ben = ben.strip_secret_key_material();
+    let (ben, _) = ben
+        .insert_packets([Packet::from(subkey), Packet::from(binding)])
+        .unwrap();
+    let certs = [ben, anna];
+    let signed = |hours| signature(&shared, HashAlgorithm::SHA512, hours_ago(hours));
+    let both = [signed(7), signed(1)].concat();
+    assert_eq!(verify_detached_by(&certs, DATA, &both, now()).unwrap().len(), 2);
+    let found = verify_threshold(&certs, DATA, &both, 2, now()).unwrap_err();
+    let key = shared.fingerprint().to_hex();
+    assert!(
+        matches!(&found, OpenPgpError::Refused(Fault::Duplicate { who }) if *who == key),
+        "{found:?}"
+    );
+}
+
 /// People are counted: not signatures, not subkeys, not certificates.
 #[test]
 fn thresholds() {
