@@ -19,6 +19,7 @@ use crate::guest::{self, Guest, Harmless, Kind, Places};
 use crate::health::{self, Config, Health};
 use crate::layout::GUEST_DIRECTORY;
 use crate::machine::Machine;
+use crate::receipt;
 use crate::status;
 use crate::timekeeping::TimeStatus;
 use crate::update::{self, Depth, Order, Origin, Outcome, Step};
@@ -37,6 +38,7 @@ Examples:
   bastide-host update /mnt/release-1.1.0.bundle --dry-run
   bastide-host update --device /dev/sdb --reboot
   bastide-host time
+  bastide-host receipt --out rack4.receipt.json
   bastide-host rollback --reboot
   bastide-host guest run tiny
 
@@ -94,6 +96,22 @@ enum Command {
         /// Record how far the time has come. Run by bastide-time.service.
         #[arg(long)]
         record: bool,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Writes a receipt: what the host runs and holds, and which metadata it saw.
+    ///
+    /// It is signed with the host's own key, whose fingerprint the installer
+    /// showed, and is carried back to the site: `bastide-repo receive` takes it.
+    #[command(
+        after_long_help = "Examples:\n  bastide-host receipt --out /run/stick/rack4.receipt.json\n  \
+        bastide-host receipt --out rack4.receipt.json --json"
+    )]
+    Receipt {
+        /// Where it goes; an existing file is not overwritten.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -238,6 +256,10 @@ pub fn run(args: Args) -> Result<Exit> {
                 TimeStatus::read(&machine)?
             };
             print(json, &time, &time.lines().join("\n"))
+        }
+        Command::Receipt { out, json } => {
+            let given = receipt::give(&machine, &out)?;
+            print(json, &given, &given.text())
         }
         Command::Confirm { wait, json } => {
             let confirmed = confirm::confirm(&machine, Duration::from_secs(wait), || look(&machine))?;

@@ -14,6 +14,7 @@ pub mod layout;
 pub mod machine;
 pub mod policy;
 pub mod probe;
+pub mod receipt;
 pub mod record;
 pub mod slots;
 pub mod status;

@@ -17,7 +17,7 @@ use crate::machine::Machine;
 use crate::record;
 
 /// An inventory of a large machine and all events of its installation are some hundred kilobytes.
-const MAX_RECORD: u64 = 16 << 20;
+pub(crate) const MAX_RECORD: u64 = 16 << 20;
 
 /// What the policy needs of the install record.
 #[derive(Deserialize)]

@@ -29,6 +29,8 @@ pub enum Selection {
     Newest,
     /// Those that are newer than this one.
     Since(Version),
+    /// Those that are not among these.
+    Lacking(Vec<Version>),
     /// Exactly these.
     Only(Vec<Version>),
 }
@@ -151,6 +153,10 @@ fn choose<'a>(releases: &'a [Published], selection: &Selection) -> Result<Vec<&'
     let chosen: Vec<&Published> = match selection {
         Selection::Newest => releases.last().into_iter().collect(),
         Selection::Since(base) => releases.iter().filter(|release| release.version > *base).collect(),
+        Selection::Lacking(held) => {
+            let all = releases.iter();
+            all.filter(|release| !held.contains(&release.version)).collect()
+        }
         Selection::Only(versions) => {
             let find = |version: &Version| {
                 let found = releases.iter().find(|release| release.version == *version);

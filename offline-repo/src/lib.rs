@@ -15,6 +15,7 @@ pub mod import;
 pub mod mirror;
 mod office;
 pub mod publish;
+pub mod receipts;
 pub mod repository;
 pub mod snapshot;
 pub mod spec;

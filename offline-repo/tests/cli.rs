@@ -8,6 +8,8 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use signing::digest::Sha256;
+use signing::keys::{self, Algorithm, PrivateKey};
 use support::common::{self, assert_closed_pipe, contents};
 use support::low::{Low, edit};
 use support::{PROGRAM, build, other_site, passphrase_file, published, site};
@@ -206,6 +208,14 @@ fn a_closed_pipe_is_no_panic() {
     }
 }
 
+/// A host's receipt; gives the fingerprint of its key.
+fn first_receipt(low: &Low, name: &str) -> Sha256 {
+    let key = PrivateKey::generate(Algorithm::Ed25519).unwrap();
+    let signed = common::host_receipt(name, 1, "0.9.0").sign(&key).unwrap();
+    fs::write(low.at(&format!("{name}.receipt.json")), signed.bytes).unwrap();
+    signed.fingerprint
+}
+
 #[test]
 fn the_examples_in_the_help_work() {
     let low = furnished();
@@ -223,11 +233,25 @@ fn the_examples_in_the_help_work() {
         "export",
         "import",
         "approve",
+        "enrol",
+        "receive",
+        "receipts",
+        "receipt",
         "list",
         "",
     ];
     helps.sort_by_key(|help| order.iter().position(|&command| command == help.command));
+    let fingerprints = ["rack4", "rack5"].map(|name| first_receipt(&low, name));
+    let key = PrivateKey::generate(Algorithm::Ed25519).unwrap();
+    keys::write_new(&low.at("gateway.key.pem"), &key, &common::passphrase()).unwrap();
     for example in helps.into_iter().flat_map(|help| help.examples) {
+        if let Some((enrol, _)) = example.split_once(" --fingerprint ") {
+            for (name, fingerprint) in ["rack4", "rack5"].iter().zip(&fingerprints) {
+                let line = enrol.replace("rack4", name);
+                low.run(&format!("{line} --fingerprint {fingerprint}")).ok();
+            }
+            continue;
+        }
         // These two need a mirror: only their words are judged.
         let judged = example.starts_with("mirror ") || example.starts_with("verify-snapshot ");
         low.run(&format!("{example}{}", if judged { " --help" } else { "" }))

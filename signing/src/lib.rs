@@ -15,6 +15,7 @@ pub mod openpgp;
 pub mod output;
 pub mod policy;
 pub mod process;
+pub mod receipt;
 pub mod release;
 pub mod secureboot;
 pub mod site;

@@ -206,6 +206,7 @@ impl Host {
         let record = serde_json::json!({"host_key": host_key, "policy": policy}).to_string();
         let place = |name: &str| self.machine.state.join(name);
         fs::write(place("install-record.json"), &record).unwrap();
+        signing::durable::write_private(&place("host-key.pem"), &key.to_unencrypted_pem().unwrap()).unwrap();
         fs::write(place("install-record.json.sig"), key.sign(record.as_bytes()).unwrap()).unwrap();
     }
 

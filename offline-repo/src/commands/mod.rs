@@ -4,6 +4,7 @@
 mod approve;
 mod list;
 mod low;
+mod receipts;
 mod release;
 
 use std::path::Path;
@@ -33,6 +34,7 @@ Examples:
   bastide-repo import stick/1.0.0.bundle --repo gateway --trust site/trust
   bastide-repo approve 1.0.0 --repo gateway --trust vendor-trust \\
       --site office --passphrase-file passphrase
+  bastide-repo receive rack4.receipt.json --repo gateway
   bastide-repo list gateway --trust site/trust"
 )]
 pub struct Cli {
@@ -54,6 +56,14 @@ enum Command {
     Import(release::Import),
     /// Put the site's signature beside the vendor's, for hosts that demand both
     Approve(approve::Approve),
+    /// Know a host or a gateway by the key of its first receipt
+    Enrol(receipts::Enrol),
+    /// Take receipts that came back over the gap
+    Receive(receipts::Receive),
+    /// Say who acknowledged what, and when
+    Receipts(receipts::Receipts),
+    /// Give a receipt of what this gateway holds
+    Receipt(receipts::Give),
     /// Say what is in a store, a repository or a bundle
     List(list::List),
 }
@@ -67,6 +77,10 @@ pub fn run(cli: &Cli) -> Result<Exit> {
         Command::Export(args) => args.run(),
         Command::Import(args) => args.run(),
         Command::Approve(args) => args.run(),
+        Command::Enrol(args) => args.run(),
+        Command::Receive(args) => args.run(),
+        Command::Receipts(args) => args.run(),
+        Command::Receipt(args) => args.run(),
         Command::List(args) => args.run(),
     }
 }

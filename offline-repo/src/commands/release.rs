@@ -13,6 +13,7 @@ use offline_repo::publish;
 use offline_repo::repository::{Begun, Repository};
 use signing::keys::Passphrase;
 use signing::output::{self, Exit, Refused};
+use signing::receipt::{Holder, Receipt, Signed};
 use signing::release::Version;
 use signing::site::{Site, Trust};
 use signing::tuf::{Waiver, beside};
@@ -159,7 +160,9 @@ officers approve, only what they approved is carried, with their signatures.
 
 Examples:
   bastide-repo export --repo repository --out stick/1.0.0.bundle
-  bastide-repo export --repo repository --out stick/update.bundle --since 0.9.0"
+  bastide-repo export --repo repository --out stick/update.bundle --since 0.9.0
+  bastide-repo export --repo repository --out stick/update.bundle \\
+      --since rack4.receipt.json"
 )]
 pub struct Export {
     /// The repository's directory
@@ -168,9 +171,10 @@ pub struct Export {
     /// The bundle to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Carry every release that is newer than this one
-    #[arg(long, value_name = "VERSION", conflicts_with = "version")]
-    since: Option<Version>,
+    /// Carry every release that is newer than this one, or that the giver
+    /// of this receipt lacks
+    #[arg(long, value_name = "VERSION|RECEIPT", conflicts_with = "version", value_parser = since)]
+    since: Option<Since>,
     /// Carry this release; may be given more than once
     #[arg(long, value_name = "VERSION")]
     version: Vec<Version>,
@@ -190,6 +194,29 @@ pub struct Export {
     json: bool,
 }
 
+/// What a receiver is known to hold.
+#[derive(Clone)]
+enum Since {
+    Release(Version),
+    Receipt(PathBuf),
+}
+
+fn since(text: &str) -> Result<Since, String> {
+    match text.parse() {
+        Ok(version) => Ok(Since::Release(version)),
+        Err(_) if Path::new(text).is_file() => Ok(Since::Receipt(text.into())),
+        Err(error) => Err(format!("{error}, and no receipt of that name is there")),
+    }
+}
+
+/// What somebody lacks who gives this receipt. Whoever forges one gets a bundle that fits nobody; nothing is trusted by it.
+fn lacking(receipt: &Receipt) -> Selection {
+    match &receipt.holder {
+        Holder::Host(host) => Selection::Since(host.version),
+        Holder::Gateway { releases } => Selection::Lacking(releases.iter().map(|release| release.version).collect()),
+    }
+}
+
 impl Export {
     pub fn run(&self) -> Result<Exit> {
         let repository = Repository::open(&self.repo)?;
@@ -206,7 +233,8 @@ impl Export {
             site,
         };
         let selection = match (&self.since, self.version.is_empty()) {
-            (Some(base), _) => Selection::Since(*base),
+            (Some(Since::Release(base)), _) => Selection::Since(*base),
+            (Some(Since::Receipt(path)), _) => lacking(&Signed::load(path)?.receipt),
             (None, false) => Selection::Only(self.version.clone()),
             (None, true) => Selection::Newest,
         };

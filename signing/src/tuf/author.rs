@@ -423,7 +423,7 @@ fn envelope<T: Role + Serialize>(signed: &T, signers: &[&dyn Signer]) -> Result<
 }
 
 /// Indented JSON with sorted keys and a line feed at its end.
-pub(super) fn print(mut value: Value) -> Result<Vec<u8>> {
+pub(crate) fn print(mut value: Value) -> Result<Vec<u8>> {
     value.sort_all_objects();
     let mut bytes = serde_json::to_vec_pretty(&value)?;
     bytes.push(b'\n');

@@ -19,8 +19,10 @@ use std::path::{Path, PathBuf};
 
 use sequoia_openpgp::Cert;
 
+use super::approval::Seen;
 use super::error::TufError;
-use super::model::{Result, Root, read_root};
+use super::limits::Limits;
+use super::model::{Result, Root, SignedFile, read_root};
 use super::names::encode_role;
 use crate::{digest, durable};
 
@@ -188,6 +190,32 @@ impl Datastore {
     /// When the datastore cannot be read or is damaged.
     pub fn trusted_root(&self) -> Result<Vec<u8>> {
         Ok(self.root()?.0)
+    }
+
+    /// Which metadata it remembers: root, and what was trusted under its keys of timestamp, snapshot and top-level targets.
+    ///
+    /// # Errors
+    /// When the datastore cannot be read or is damaged.
+    pub fn seen(&self) -> Result<Vec<Seen>> {
+        let (bytes, root) = self.root()?;
+        let seen = |role: &str, version, bytes: &[u8]| Seen {
+            role: role.to_owned(),
+            version,
+            sha256: digest::Sha256::of(bytes),
+        };
+        let mut all = vec![seen("root", root.header.version, &bytes)];
+        for (role, place) in [
+            ("timestamp", timestamp_name(&root)),
+            ("snapshot", snapshot_name(&root)),
+            ("targets", role_name("targets")),
+        ] {
+            if let Some(bytes) = self.read(&place)? {
+                let file = damaged(SignedFile::read(&place, &bytes, &Limits::default()))?;
+                let (_, header) = damaged(file.header(role))?;
+                all.push(seen(role, header.version, &bytes));
+            }
+        }
+        Ok(all)
     }
 
     /// The trusted root, verified once more against itself.

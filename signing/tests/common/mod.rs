@@ -19,6 +19,7 @@ use signing::durable::Lock;
 use signing::keys::Passphrase;
 use signing::openpgp::{self, OpenPgpKey};
 use signing::process::Cmd;
+use signing::receipt::{Holder, HostState, Receipt};
 use signing::site::{Officer, Plan, RootOrigin, Site};
 
 /// The passphrase of all keys.
@@ -403,6 +404,19 @@ pub fn release_signature(data: &[u8]) -> Vec<u8> {
         .entry(Sha256::of(data))
         .or_insert_with(sign)
         .clone()
+}
+
+/// What a healthy host of this name would sign.
+pub fn host_receipt(name: &str, sequence: u64, version: &str) -> Receipt {
+    let host = HostState {
+        version: version.parse().unwrap(),
+        root_hash: Sha256::of(version.as_bytes()),
+        slots: Vec::new(),
+        healthy: true,
+        reasons: String::new(),
+        install_record: Sha256::of(b"record"),
+    };
+    Receipt::new(name, sequence, now(), Holder::Host(host))
 }
 
 /// The smallest honest boot image: PE32+ headers and one section.

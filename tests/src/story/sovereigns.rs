@@ -4,15 +4,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
-use super::build::PATCHED;
+use super::build::{BASE, PATCHED};
 use super::host::{BOOT, STICK, healthy, mount_stick, status, told};
 use super::install;
 use super::refuse::refused;
 use crate::ledger::Ledger;
 use crate::stick;
-use crate::vm::Plugged;
+use crate::vm::{Plugged, Running};
 use crate::workshop::Workshop;
 
 /// A vendor-only update is refused, and the same release with the officers' approval is good.
@@ -107,6 +107,52 @@ fn both(shop: &Workshop) -> Result<String> {
         said.contains("it demands the vendor's and the site's word"),
         "the audit does not tell the policy: {said}"
     );
+    acknowledge(shop, &running, &key)?;
     running.cut_power()?;
-    Ok(format!("{reason}; with the officers' approval it is good"))
+    Ok(format!(
+        "{reason}; with the officers' approval it is good; its receipt names what the next bundle carries"
+    ))
+}
+
+/// The host's receipt goes back to the gateway, which makes the next bundle by it.
+fn acknowledge(shop: &Workshop, running: &Running, key: &Path) -> Result<()> {
+    let gateway = shop.at("gateway");
+    let (file, bundle) = (shop.at("vm/two-sovereigns/receipt.json"), shop.bundle("since"));
+    let receipts = gateway.join("receipts");
+    if receipts.exists() {
+        fs::remove_dir_all(&receipts)?;
+    }
+    let record = running.must(key, "bastide-install verify-record")?;
+    let fingerprint = record
+        .split("host key ")
+        .nth(1)
+        .and_then(|said| said.split_whitespace().next());
+    let fingerprint = fingerprint.with_context(|| format!("the record tells no key: {record}"))?;
+    let receipt = running.must(
+        key,
+        "bastide-host receipt --out /run/receipt.json >&2 && cat /run/receipt.json",
+    )?;
+    fs::write(&file, receipt)?;
+    let repo = |command: &str| shop.program("bastide-repo").arg(command);
+    repo("enrol")
+        .arg(&file)
+        .arg("--repo")
+        .arg(&gateway)
+        .args(["--name", "rack4", "--fingerprint", fingerprint])
+        .run()?;
+    let said = repo("receipts").arg("--repo").arg(&gateway).output()?;
+    let said = String::from_utf8(said)?;
+    ensure!(
+        said.contains(&format!("rack4: runs {}, healthy; receipt 1 of", BASE.version)),
+        "the receipt does not tell what runs: {said}"
+    );
+    repo("export")
+        .arg("--repo")
+        .arg(&gateway)
+        .arg("--out")
+        .arg(&bundle)
+        .arg("--since")
+        .arg(&file)
+        .run()?;
+    Ok(())
 }

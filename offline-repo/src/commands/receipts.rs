@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! `enrol`, `receive`, `receipts` and `receipt`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use offline_repo::receipts::{self, Enrolled, Name, Own, Received};
+use offline_repo::repository::Repository;
+use serde::Serialize;
+use serde_json::json;
+use signing::keys::{self, Passphrase};
+use signing::output::{self, Exit, Refused};
+use signing::receipt::{Holder, Receipt, Signed};
+use signing::{clock, durable};
+
+use super::pinned_root;
+use crate::progress::Screen;
+
+#[derive(Args)]
+#[command(
+    after_long_help = "The installer shows the fingerprint of a host's key on its last screen, and
+`bastide-install verify-record` from its record.
+
+Examples:
+  bastide-repo enrol rack4.receipt.json --repo gateway --name rack4 \\
+      --fingerprint 5f1c09a27be3d6480f11"
+)]
+pub struct Enrol {
+    /// The first receipt of the host or gateway
+    receipt: PathBuf,
+    /// The repository's directory
+    #[arg(long)]
+    repo: PathBuf,
+    /// What it is called here
+    #[arg(long)]
+    name: Name,
+    /// The fingerprint of its key, at least 20 digits of it
+    #[arg(long, value_name = "DIGITS")]
+    fingerprint: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+#[command(
+    after_long_help = "A receipt that was received before changes nothing. Each is judged by itself;
+one that is refused does not hold back the others.
+
+Examples:
+  bastide-repo receive rack4.receipt.json rack5.receipt.json --repo gateway"
+)]
+pub struct Receive {
+    /// Receipts
+    #[arg(required = true)]
+    receipts: Vec<PathBuf>,
+    /// The repository's directory
+    #[arg(long)]
+    repo: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+#[command(after_long_help = "Examples:
+  bastide-repo receipts --repo gateway
+  bastide-repo receipts --repo gateway --json")]
+pub struct Receipts {
+    /// The repository's directory
+    #[arg(long)]
+    repo: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+#[command(
+    after_long_help = "Every part of every whole release is read and verified for it. The key is any
+that `bastide-sign ceremony keygen` or `token make` makes.
+
+Examples:
+  bastide-repo receipt --repo gateway --trust vendor/trust --name gateway-1 \\
+      --key gateway.key.pem --passphrase-file passphrase --out g1.receipt.json"
+)]
+pub struct Give {
+    /// The repository's directory
+    #[arg(long)]
+    repo: PathBuf,
+    /// Verify from the pinned root of this trust directory of the vendor, and
+    /// not only that the repository agrees with itself
+    #[arg(long, value_name = "DIR")]
+    trust: Option<PathBuf>,
+    /// The site's trust directory, where its officers approve
+    #[arg(long, value_name = "DIR")]
+    site_trust: Option<PathBuf>,
+    /// What this gateway calls itself
+    #[arg(long, default_value = "gateway")]
+    name: Name,
+    /// This gateway's private key
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// File whose one line is the passphrase of the key
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+    /// Where the receipt goes; an existing file is not overwritten
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Enrol {
+    pub fn run(&self) -> Result<Exit> {
+        let signed = Signed::load(&self.receipt)?;
+        let received = receipts::enrol(&Repository::open(&self.repo)?, &signed, &self.name, &self.fingerprint)
+            .with_context(|| format!("cannot enrol {}", self.name))?;
+        if self.json {
+            output::json(&received)?;
+            return Ok(Exit::Done);
+        }
+        output::line(&format!(
+            "{} is enrolled with the key {}",
+            self.name, signed.fingerprint
+        ))?;
+        tell(&received)?;
+        Ok(Exit::Done)
+    }
+}
+
+#[derive(Serialize)]
+struct Judged {
+    file: PathBuf,
+    #[serde(flatten)]
+    received: Option<Received>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+impl Receive {
+    pub fn run(&self) -> Result<Exit> {
+        let repository = Repository::open(&self.repo)?;
+        let (mut all, mut worst) = (Vec::new(), Exit::Done);
+        for file in &self.receipts {
+            let result = Signed::load(file).and_then(|signed| receipts::receive(&repository, &signed));
+            let result = result.with_context(|| format!("cannot take {}", file.display()));
+            let (received, error) = match result {
+                Ok(received) => (Some(received), None),
+                Err(error) => {
+                    // A refusal outweighs what could not be read.
+                    worst = match worst {
+                        _ if output::is_refusal(&error) => Exit::Refused,
+                        Exit::Done => Exit::Failed,
+                        worst => worst,
+                    };
+                    (None, Some(output::chain(&error)))
+                }
+            };
+            if !self.json {
+                match (&received, &error) {
+                    (Some(received), _) => tell(received)?,
+                    (None, error) => eprintln!("bastide-repo: {}", error.as_deref().unwrap_or_default()),
+                }
+            }
+            all.push(Judged {
+                file: file.clone(),
+                received,
+                error,
+            });
+        }
+        if self.json {
+            output::json(&all)?;
+        }
+        Ok(worst)
+    }
+}
+
+impl Receipts {
+    pub fn run(&self) -> Result<Exit> {
+        let all = receipts::inventory(&Repository::open(&self.repo)?)?;
+        if self.json {
+            output::json(&all)?;
+            return Ok(Exit::Done);
+        }
+        if all.is_empty() {
+            output::line("nobody is enrolled: see `bastide-repo enrol`")?;
+        }
+        for Enrolled {
+            name,
+            fingerprint,
+            newest,
+        } in all
+        {
+            let said = newest.as_ref().map_or("no receipt yet".to_owned(), words);
+            output::line(&format!("{name}: {said}\n  key {fingerprint}"))?;
+        }
+        Ok(Exit::Done)
+    }
+}
+
+impl Give {
+    pub fn run(&self) -> Result<Exit> {
+        if self.out.symlink_metadata().is_ok() {
+            bail!(Refused(format!("{} exists: name another --out", self.out.display())));
+        }
+        let repository = Repository::open(&self.repo)?;
+        let site = match repository.is_approved() {
+            true => Some(pinned_root(self.site_trust.as_deref(), || repository.own_site_root())?),
+            false => None,
+        };
+        let passphrase = Passphrase::obtain(self.passphrase_file.as_deref(), "Passphrase of this gateway's key: ")?;
+        let key = keys::open_file(&self.key, &passphrase)?;
+        let own = Own {
+            vendor: &pinned_root(self.trust.as_deref(), || repository.own_root())?,
+            site: site.as_deref(),
+            name: &self.name.to_string(),
+            key: &key,
+            now: clock::now(),
+        };
+        let screen = Screen::new(!self.json);
+        let given = receipts::give(&repository, &own, &mut |done, total| {
+            screen.bytes("reading parts", done, total);
+        });
+        screen.end();
+        let given = given.with_context(|| format!("cannot give a receipt of {}", self.repo.display()))?;
+        durable::write(&self.out, &given.bytes).with_context(|| format!("cannot write {}", self.out.display()))?;
+        if self.json {
+            output::json(&json!({"file": self.out, "fingerprint": given.fingerprint, "receipt": given.receipt}))?;
+            return Ok(Exit::Done);
+        }
+        output::line(&format!(
+            "{}: {}\n  key {}",
+            self.out.display(),
+            words(&given.receipt),
+            given.fingerprint
+        ))?;
+        Ok(Exit::Done)
+    }
+}
+
+fn tell(received: &Received) -> Result<()> {
+    output::line(&match received {
+        Received::Taken { name, receipt } => format!("{name}: {}", words(receipt)),
+        Received::Known { name, sequence } => format!("{name}: receipt {sequence} was received before"),
+    })?;
+    Ok(())
+}
+
+/// What a receipt says, in one line.
+fn words(receipt: &Receipt) -> String {
+    let said = match &receipt.holder {
+        Holder::Host(host) if host.healthy => format!("runs {}, healthy", host.version),
+        Holder::Host(host) => format!("runs {}, NOT HEALTHY ({})", host.version, host.reasons),
+        Holder::Gateway { releases } => {
+            let versions: Vec<String> = releases.iter().map(|release| release.version.to_string()).collect();
+            format!(
+                "holds {}",
+                if versions.is_empty() {
+                    "no release".to_owned()
+                } else {
+                    versions.join(", ")
+                }
+            )
+        }
+    };
+    let at = receipt.at.format("%Y-%m-%d %H:%M UTC");
+    format!("{said}; receipt {} of {at}", receipt.sequence)
+}
