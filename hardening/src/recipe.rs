@@ -26,12 +26,13 @@ const APPROVAL: &str = include_str!("recipe/approval.sh");
 const UNASKED: &str = include_str!("recipe/unasked.sh");
 const RELEASE: &str = include_str!("recipe/release.sh");
 /// What python does, by the names that the steps call it.
-const PYTHON: [(&str, &str); 6] = [
+const PYTHON: [(&str, &str); 7] = [
     ("follow.py", include_str!("recipe/follow.py")),
     ("leads.py", include_str!("recipe/leads.py")),
     ("packages.py", include_str!("recipe/packages.py")),
     ("manifest.py", include_str!("recipe/manifest.py")),
     ("approval.py", include_str!("recipe/approval.py")),
+    ("receipts.py", include_str!("recipe/receipts.py")),
     ("agree.py", include_str!("recipe/agree.py")),
 ];
 
@@ -167,6 +168,7 @@ pub fn script(kind: Kind, artifact: &Path, trusted: Trusted<'_>, upstream: Optio
     for (name, python) in PYTHON {
         let needed = match name {
             "manifest.py" => kind == Kind::Bundle,
+            "receipts.py" => kind == Kind::Repository,
             "approval.py" | "agree.py" => site.is_some(),
             _ => true,
         };

@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 
 use crate::digest::{Sha256, read_bounded};
 use crate::durable;
-use crate::keys::{PublicKey, SigningKey};
+use crate::keys::{Algorithm, PublicKey, SigningKey};
 use crate::output::Refused;
 use crate::release::Version;
 use crate::tuf::{Seen, author, json as strict};
@@ -195,6 +195,12 @@ impl Signed {
         receipt.check().map_err(refuse)?;
         let key = PublicKey::from_pem("the receipt's key", receipt.key.as_bytes())
             .map_err(|error| refuse(error.to_string()))?;
+        if !matches!(key.algorithm(), Algorithm::Ed25519 | Algorithm::EcdsaP256) {
+            bail!(refuse(format!(
+                "its key is {}, and neither Ed25519 nor on P-256",
+                key.algorithm()
+            )));
+        }
         let signature = file["signature"].as_str().map(hex::decode);
         if !matches!(signature, Some(Ok(signature)) if key.verifies(&message, &signature)) {
             bail!(Refused(
@@ -254,7 +260,7 @@ impl Receipt {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::keys::{Algorithm, PrivateKey};
+    use crate::keys::PrivateKey;
 
     fn receipt() -> Receipt {
         let host = HostState {

@@ -13,6 +13,7 @@ pub mod host;
 pub mod iso;
 mod memory;
 mod packages;
+mod receipts;
 pub mod release;
 pub mod repository;
 mod sbom;

@@ -8,7 +8,7 @@ use std::io::{self, Read, Seek, Write};
 use chrono::{DateTime, Utc};
 use offline_repo::upstream::Policy;
 use signing::digest::{Sha256, read_to_limit};
-use signing::release::{Custom, Part};
+use signing::release::{self, Custom, Part};
 use signing::tuf::trail::TrailFile;
 use signing::tuf::{Client, Source, TufError, VerifiedTarget};
 
@@ -64,6 +64,8 @@ pub struct Audited {
     pub installers: Vec<(String, Sha256)>,
     /// The releases that are there, whole.
     pub versions: Vec<String>,
+    /// The root hash of every release that is named.
+    pub(super) root_hashes: BTreeMap<release::Version, Sha256>,
     /// The metadata that was verified.
     pub(super) verified: Vec<TrailFile>,
     /// The roots that are there, none of them verified.
@@ -94,6 +96,7 @@ pub fn audit<S: Source>(
     let mut files: BTreeMap<String, Vec<Finding>> = BTreeMap::new();
     let mut named = BTreeMap::new();
     let mut installers = Vec::new();
+    let mut root_hashes = BTreeMap::new();
 
     let mut targets = std::mem::take(&mut followed.targets);
     // The hash tree before the data that it is to be compared with.
@@ -135,6 +138,7 @@ pub fn audit<S: Source>(
                     .fact("named by", &target.role),
             );
             if let Some(custom) = custom {
+                root_hashes.insert(custom.version, custom.root_hash);
                 version.parts.insert(custom.part, custom);
             }
         }
@@ -210,6 +214,7 @@ pub fn audit<S: Source>(
         targets: named,
         installers,
         versions: whole,
+        root_hashes,
         verified: followed.trail.files,
         roots,
     }

@@ -10,13 +10,15 @@ use signing::output::Refused;
 use signing::tuf::DirectorySource;
 
 use super::release::{Audited, Question, audit};
-use super::{Held, Inventory, approval, gateway, memory};
+use super::{Held, Inventory, approval, gateway, memory, receipts};
 use crate::report::{Finding, Section};
 
 /// Where a gateway remembers what it trusted.
 const DATASTORE: &str = "datastore";
 /// Where it keeps what the site's officers approved.
 const SITE: &str = "site";
+/// Where the receipts of hosts and gateways lie.
+const RECEIPTS: &str = "receipts";
 const ENTRIES: usize = 1_000_000;
 
 /// Looks whether a directory is a repository at all.
@@ -38,7 +40,7 @@ pub(crate) fn recognise(directory: &Path) -> Result<()> {
 pub fn repository(directory: &Path, mut question: Question<'_>) -> Result<Audited> {
     let entries = sorted(directory)?;
     recognise(directory)?;
-    let (mut gateway, mut approved) = (false, false);
+    let (mut gateway, mut approved, mut receipts) = (false, false, false);
     let mut inventory = Inventory::default();
     let mut strange = Vec::new();
     for entry in entries {
@@ -56,6 +58,10 @@ pub fn repository(directory: &Path, mut question: Question<'_>) -> Result<Audite
                 gateway = true;
                 // Its bundles carried some releases, and it holds those.
                 question.complete = false;
+                continue;
+            }
+            RECEIPTS if entry.file_type()?.is_dir() => {
+                receipts = true;
                 continue;
             }
             _ => {
@@ -83,6 +89,10 @@ pub fn repository(directory: &Path, mut question: Question<'_>) -> Result<Audite
     if gateway {
         let memory = memory::section(&directory.join(DATASTORE), &audited, question);
         audited.sections.push(memory);
+    }
+    if receipts {
+        let receipts = receipts::section(&directory.join(RECEIPTS), &audited);
+        audited.sections.push(receipts);
     }
     if !strange.is_empty() {
         let findings = strange.iter().map(|name| {

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Judges the receipts in the directory argv[1] by the enrolled keys and by the releases that the file argv[2] names. Prints how
+# each holder's are, and what.
+import json, os, re, sys
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+from securesystemslib.formats import encode_canonical
+
+directory, targets = sys.argv[1:]
+with open(targets) as file:
+    signed = {fields[4]: fields[6] for fields in map(str.split, file) if fields[4] != "other"}
+
+
+class Refused(Exception):
+    """What does not hold, and why."""
+
+
+def plain(path):
+    if os.path.islink(path) or not os.path.isfile(path) or os.path.getsize(path) > 1 << 20:
+        raise Refused(f"{os.path.basename(path)} is no file of a receipt's size")
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def der(key):
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def receipt(path, key):
+    file = json.loads(plain(path))
+    said, signature = file["signed"], bytes.fromhex(file["signature"])
+    message = encode_canonical(said).encode()
+    own = load_pem_public_key(said["key"].encode())
+    if der(own) != der(key) or said["_type"] != "bastide-receipt" or said["format"] != 1:
+        raise Refused(f"{os.path.basename(path)} is another holder's, or no receipt")
+    if f"{said['sequence']}.json" != os.path.basename(path):
+        raise Refused(f"{os.path.basename(path)} has another number")
+    if isinstance(own, ed25519.Ed25519PublicKey):
+        own.verify(signature, message)
+    elif isinstance(own, ec.EllipticCurvePublicKey) and own.curve.name == "secp256r1":
+        own.verify(signature, message, ec.ECDSA(SHA256()))
+    else:
+        raise Refused("its key is of no kind that signs receipts")
+    return said
+
+
+def judge(place):
+    key = load_pem_public_key(plain(place + "/key.pem"))
+    names = sorted(set(os.listdir(place)) - {"key.pem"})
+    if strange := [name for name in names if not re.fullmatch(r"[1-9][0-9]*\.json", name)]:
+        raise Refused(f"{ascii(strange[0])} has no place among its receipts")
+    receipts = {int(name[:-5]): receipt(f"{place}/{name}", key) for name in names}
+    if not receipts:
+        return "pass", "enrolled; nothing was acknowledged yet"
+    newest = receipts[max(receipts)]
+    holder = newest["holder"]
+    held = [holder] if holder["is"] == "host" else holder["releases"]
+    for release in held:
+        if release["version"] not in signed:
+            return "unknown", f"release {ascii(release['version'])} is none that this repository names"
+        if release["root_hash"] != signed[release["version"]]:
+            raise Refused(f"release {release['version']} has another root hash than was signed")
+    what = "runs" if holder["is"] == "host" else "holds"
+    return "pass", f"{what} {', '.join(release['version'] for release in held)}, {ascii(newest['at'])}"
+
+
+for name in sorted(os.listdir(directory)):
+    place = f"{directory}/{name}"
+    try:
+        if name == "own.json" and os.path.isfile(place) and not os.path.islink(place):
+            continue
+        if os.path.islink(place) or not os.path.isdir(place):
+            raise Refused("it has no place there")
+        how, what = judge(place)
+    except (Refused, InvalidSignature, ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as why:
+        how, what = "refuse", f"{type(why).__name__}: {ascii(str(why))}"
+    print(how, f"receipts/{ascii(name)[1:-1]}: {what}"[:300])
