@@ -229,13 +229,7 @@ fn verify(args: &Verify) -> Result<ExitCode> {
     let trust = Trust::open(args.trust.as_deref().unwrap_or(Path::new(TRUST_DIRECTORY)))?;
     let now = args.reports.at.unwrap_or_else(clock::now);
     let site = apart(args.site_trust.as_deref(), &trust)?;
-    let question = Question {
-        trust: &trust,
-        site: site.as_ref(),
-        now,
-        complete: false,
-        upstream: None,
-    };
+    let question = Question::of_host(&trust, site.as_ref(), now);
     let Some(artifact) = &args.artifact else {
         let live = Live::default();
         let report = Report::new(of_host(&live, site.as_ref())?, now, host::chain(&live, question));
@@ -315,13 +309,7 @@ fn run_host(args: &HostArgs) -> Result<ExitCode> {
     let trust = Trust::open(args.trust.as_deref().unwrap_or(Path::new(TRUST_DIRECTORY)))?;
     let now = args.reports.at.unwrap_or_else(clock::now);
     let site = apart(args.site_trust.as_deref(), &trust)?;
-    let question = Question {
-        trust: &trust,
-        site: site.as_ref(),
-        now,
-        complete: false,
-        upstream: None,
-    };
+    let question = Question::of_host(&trust, site.as_ref(), now);
     let audit = |facts: &dyn Facts| -> Result<Report> {
         let subject = of_host(facts, site.as_ref())?;
         Ok(Report::new(subject, now, host::host(facts, &profile, question)))

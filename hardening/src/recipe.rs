@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -15,8 +15,9 @@ use signing::anchor;
 use signing::output::{Refused, Usage};
 
 use crate::report::byhand::quoted;
+use crate::trace::repository;
+use crate::trace::signed::signature_of;
 use crate::trace::trust::Trust;
-use crate::trace::{repository, signed};
 
 /// Where Debian's package of its keys has them.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -35,6 +36,9 @@ const PYTHON: [(&str, &str); 7] = [
     ("receipts.py", include_str!("recipe/receipts.py")),
     ("agree.py", include_str!("recipe/agree.py")),
 ];
+
+/// Where the first volume descriptor of an ISO begins (ECMA-119, section 8.1).
+const ISO_MARK: u64 = 16 * 2048;
 
 /// What is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,22 +60,25 @@ impl Kind {
     /// When it cannot be read.
     pub fn of(artifact: &Path) -> Result<Self> {
         let open = || format!("cannot read {}", artifact.display());
-        if artifact.metadata().with_context(open)?.is_dir() {
+        let kind = artifact.metadata().with_context(open)?;
+        if kind.is_dir() {
             return Ok(Self::Repository);
         }
-        if signed::is_one(artifact)? {
-            return Ok(Self::File);
-        }
-        let mut head = Vec::new();
+        let (mut head, mut mark) = (Vec::new(), Vec::new());
         let mut file = File::open(artifact).with_context(open)?;
         (&mut file).take(12).read_to_end(&mut head).with_context(open)?;
         let named = |suffix: &str| artifact.extension().is_some_and(|end| end == suffix);
         if head == *b"bundle.json\0" || named("bundle") {
             return Ok(Self::Bundle);
         }
+        file.seek(SeekFrom::Start(ISO_MARK + 1)).with_context(open)?;
+        file.take(5).read_to_end(&mut mark).with_context(open)?;
         // A stick is an ISO, whatever lies on it.
-        if named("iso") || signed::begins_iso(&mut file).with_context(open)? || !artifact.metadata()?.is_file() {
+        if named("iso") || mark == b"CD001" || !kind.is_file() {
             return Ok(Self::Iso);
+        }
+        if head.starts_with(b"{") || signature_of(artifact).is_file() {
+            return Ok(Self::File);
         }
         let what = "it is of no kind that is known: neither an ISO, a bundle or a repository's directory, nor one signed file \
                     with its .asc beside it";

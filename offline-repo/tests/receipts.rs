@@ -131,13 +131,7 @@ fn an_export_carries_what_the_giver_of_a_receipt_lacks() {
             .len(),
         6
     );
-    let roles: Vec<&str> = given["receipt"]["vendor"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|seen| seen["role"].as_str().unwrap())
-        .collect();
-    assert_eq!(roles, ["root", "timestamp", "snapshot", "targets", "host"]);
+    assert_eq!(given["receipt"]["vendor"].as_array().unwrap().len(), 5);
     low.run(&format!("{give} g1.json")).fails(3, &["exists"]);
     for file in ["1.json", "g1.json"] {
         low.run(&format!("export --repo repository --out none.bundle --since {file}"))

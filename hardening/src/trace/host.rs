@@ -6,17 +6,15 @@ use signing::release::{Custom, Part};
 use signing::secureboot::{Certificate, SignatureList};
 use signing::site::TRUST_DIRECTORY;
 use signing::tuf::VerifiedTarget;
-use signing::tuf::time::waiver::USES;
 use signing::tuf::trail::TrailFile;
 
 use super::baked;
-use super::history::{self, Way, way};
+use super::history::{Way, way};
 use super::release::Question;
 use super::sovereigns;
 use super::stored::Stored;
 use super::trust::Trust;
 use super::tuf::{Roots, follow};
-use super::waivers;
 use crate::check::{drift, running_root_hash};
 use crate::facts::{Facts, Kind, Known, Unknown, Walk};
 use crate::profile::Profile;
@@ -86,21 +84,7 @@ pub fn chain(facts: &dyn Facts, question: Question<'_>) -> Vec<Section> {
             .collect()
     };
     let signatures = match &names {
-        Ok(Some(names)) => {
-            let fresh = followed.freshness(as_of.unwrap_or(now), false);
-            let mut findings = vec![followed.tree(&mut leaves), fresh];
-            let kept = read("root.json").ok().flatten();
-            let behind = kept.and_then(|kept| history::behind("The host", &kept, &trust.root, &Roots::new()));
-            findings.extend(behind);
-            // Of a record that is not listed nobody need be asked.
-            let record = names.iter().find(|name| *name == USES);
-            let record = record.map_or(Ok(None), |name| read(name));
-            findings.extend(waivers::findings(
-                record,
-                &followed.roots(&trust.root, read("root.json")),
-            ));
-            findings
-        }
+        Ok(Some(_)) => stored().findings(&followed, ("The host", trust), as_of.unwrap_or(now), &mut leaves),
         Ok(None) => vec![Finding::unknown(
             "datastore",
             "The host's trust record",

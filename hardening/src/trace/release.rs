@@ -53,6 +53,20 @@ struct Version {
     carried: bool,
 }
 
+impl<'a> Question<'a> {
+    /// What is asked of a running host, which keeps no release and no lists of upstream's.
+    #[must_use]
+    pub const fn of_host(trust: &'a Trust, site: Option<&'a Trust>, now: DateTime<Utc>) -> Self {
+        Self {
+            trust,
+            site,
+            now,
+            complete: false,
+            upstream: None,
+        }
+    }
+}
+
 /// What a repository audit found, and what a medium needs to know of it.
 #[derive(Default)]
 pub struct Audited {

@@ -6,10 +6,10 @@
 //! only with the rest of its repository can it be followed.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::io::{ErrorKind, Read, Seek};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::Value;
 use signing::digest::{self, Sha256};
 
@@ -135,35 +135,3 @@ fn fresh(metadata: Option<&Value>, question: &Question<'_>) -> Finding {
         _ => Finding::fail(id, title, "it names no expiry"),
     }
 }
-
-/// The file, whatever it is, has what this audit asks of it.
-///
-/// # Errors
-/// When it cannot be looked at.
-pub fn is_one(path: &Path) -> Result<bool> {
-    let open = || format!("cannot read {}", path.display());
-    let kind = path.metadata().with_context(open)?;
-    let (mut head, mut iso) = (Vec::new(), false);
-    if kind.is_file() {
-        let mut file = File::open(path).with_context(open)?;
-        (&mut file).take(12).read_to_end(&mut head).with_context(open)?;
-        iso = begins_iso(&mut file).with_context(open)?;
-    }
-    let named = path.extension().is_some_and(|end| end == "iso" || end == "bundle");
-    let other = iso || named || head.starts_with(b"bundle.json\0");
-    Ok(kind.is_file() && !other && (head.starts_with(b"{") || signature_of(path).is_file()))
-}
-
-/// Whether a file begins as an ISO does.
-///
-/// # Errors
-/// When it cannot be read.
-pub fn begins_iso(file: &mut File) -> io::Result<bool> {
-    let mut mark = Vec::new();
-    file.seek(SeekFrom::Start(ISO_MARK + 1))?;
-    file.take(5).read_to_end(&mut mark)?;
-    Ok(mark == b"CD001")
-}
-
-/// Where the first volume descriptor of an ISO begins (ECMA-119, section 8.1).
-const ISO_MARK: u64 = 16 * 2048;

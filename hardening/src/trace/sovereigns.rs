@@ -12,16 +12,14 @@ use serde::Deserialize;
 use signing::digest::Sha256;
 use signing::policy::{POLICY, Pinned, Policy};
 use signing::release::Custom;
-use signing::tuf::time::waiver::USES;
 use signing::tuf::{Approval, Offer, VerifiedTarget};
 
 use super::approval::{Compared, Judged, compare};
-use super::history::{self, Way, way};
+use super::history::{Way, way};
 use super::release::Question;
 use super::stored::Stored;
 use super::trust::Trust;
 use super::tuf::{Roots, follow};
-use super::waivers;
 use crate::check::running_root_hash;
 use crate::facts::{Facts, Known, Unknown};
 use crate::report::{Finding, Section};
@@ -159,20 +157,8 @@ fn approvals(
             roots: vendor.roots,
         };
         let followed = follow(stored(), &site.root).apart();
-        findings.extend([
-            followed.tree(&mut |_| Vec::new()),
-            followed.freshness(question.now, false),
-        ]);
-        let kept = read("root.json").ok().flatten();
-        findings.extend(
-            kept.and_then(|kept| history::behind("The host's memory of the site", &kept, &site.root, &Roots::new())),
-        );
-        let record = names.iter().find(|name| *name == USES);
-        let record = record.map_or(Ok(None), |name| read(name));
-        findings.extend(waivers::findings(
-            record,
-            &followed.roots(&site.root, read("root.json")),
-        ));
+        let whose = ("The host's memory of the site", site);
+        findings.extend(stored().findings(&followed, whose, question.now, &mut |_| Vec::new()));
         let offer = Offer {
             vendor,
             site: Some(stored()),

@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! A client's memory as a repository, so that the client verifies it again from the auditor's pinned root.
 
+use chrono::{DateTime, Utc};
 use signing::digest::read_to_limit;
+use signing::tuf::time::waiver::USES;
 use signing::tuf::{Source, SourceError};
 
-use super::tuf::{Roots, root_name, version_of};
+use super::trust::Trust;
+use super::tuf::{Followed, Roots, root_name, version_of};
+use super::{history, waivers};
+use crate::report::Finding;
 
 /// A file's content, nothing, or why it cannot be read.
 pub(super) type Answer = Result<Option<Vec<u8>>, String>;
@@ -20,6 +25,26 @@ pub(super) struct Stored<'a> {
 }
 
 impl Stored<'_> {
+    /// What is said of a memory that was followed from `trust`: its signatures, whether they are fresh `at` that time, whether
+    /// it is `whose` and older than the pinned root, and what waivers lifted. `leaves` gives what hangs from a role.
+    pub(super) fn findings<S>(
+        &self,
+        followed: &Followed<S>,
+        (whose, trust): (&str, &Trust),
+        at: DateTime<Utc>,
+        leaves: &mut dyn FnMut(&str) -> Vec<Finding>,
+    ) -> Vec<Finding> {
+        let mut findings = vec![followed.tree(leaves), followed.freshness(at, false)];
+        let kept = (self.read)("root.json").ok().flatten();
+        findings.extend(kept.and_then(|kept| history::behind(whose, &kept, &trust.root, &Roots::new())));
+        // Of a record that is not listed nobody need be asked.
+        let record = self.names.iter().find(|name| *name == USES);
+        let record = record.map_or(Ok(None), |name| (self.read)(name));
+        let roots = followed.roots(&trust.root, (self.read)("root.json"));
+        findings.extend(waivers::findings(record, &roots));
+        findings
+    }
+
     fn file(&self, name: &str) -> Result<Option<Vec<u8>>, SourceError> {
         (self.read)(name).map_err(|why| SourceError::Io {
             name: name.to_owned(),
