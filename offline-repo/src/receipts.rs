@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use signing::digest::{Sha256, read_bounded};
+use signing::digest::{Sha256, read_regular};
 use signing::durable;
 use signing::keys::{PublicKey, SigningKey};
 use signing::output::Refused;
@@ -151,7 +151,7 @@ fn take(repository: &Repository, signed: &Signed) -> Result<Received> {
     let sequence = signed.receipt.sequence;
     let place = place(repository, &holder.name).join(format!("{sequence}.json"));
     if let Some(newest) = holder.newest.filter(|newest| newest.sequence >= sequence) {
-        let standing = read_bounded(&place, MAX_RECEIPT);
+        let standing = read_regular(&place, MAX_RECEIPT);
         if standing.is_ok_and(|standing| standing == signed.bytes) {
             return Ok(Received::Known {
                 name: holder.name,
@@ -202,7 +202,7 @@ pub fn inventory(repository: &Repository) -> Result<Vec<Enrolled>> {
 
 fn enrolled(place: &Path, name: Name) -> Result<Enrolled> {
     let reading = || format!("cannot read {}", place.display());
-    let pem = read_bounded(&place.join(KEY), MAX_KEY).with_context(reading)?;
+    let pem = read_regular(&place.join(KEY), MAX_KEY).with_context(reading)?;
     let fingerprint = PublicKey::from_pem("the enrolled key", &pem)
         .with_context(reading)?
         .fingerprint();

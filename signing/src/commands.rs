@@ -74,7 +74,7 @@ Examples:
     'pkcs11:token=vault;object=timestamp?module-path=/usr/lib/x.so'"
     )]
     Token(token::TokenCommand),
-    /// Sign a file with the site's OpenPGP release key
+    /// Sign a file with OpenPGP: the site's release key, or your own
     Openpgp(sign::OpenPgp),
     /// Sign a UEFI boot image with the site's db key
     Secureboot(sign::SecureBoot),

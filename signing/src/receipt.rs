@@ -24,7 +24,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::digest::{Sha256, read_bounded};
+use crate::digest::{Sha256, read_bounded, read_regular};
 use crate::durable;
 use crate::keys::{Algorithm, PublicKey, SigningKey};
 use crate::output::Refused;
@@ -175,7 +175,7 @@ impl Signed {
     /// As [`Signed::read`], and when the file cannot be read.
     pub fn load(path: &Path) -> Result<Self> {
         let reading = || format!("reading the receipt {}", path.display());
-        let bytes = read_bounded(path, MAX_RECEIPT).with_context(reading)?;
+        let bytes = read_regular(path, MAX_RECEIPT).with_context(reading)?;
         Self::read(&bytes).with_context(reading)
     }
 

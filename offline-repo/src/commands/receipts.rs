@@ -10,7 +10,7 @@ use offline_repo::repository::Repository;
 use serde::Serialize;
 use serde_json::json;
 use signing::keys::{self, Passphrase};
-use signing::output::{self, Exit, Refused};
+use signing::output::{self, Exit, Refused, Usage};
 use signing::receipt::{Holder, Receipt, Signed};
 use signing::{clock, durable};
 
@@ -32,11 +32,11 @@ pub struct Enrol {
     /// The repository's directory
     #[arg(long)]
     repo: PathBuf,
-    /// What it is called here
+    /// What it is called here [default: what it calls itself]
     #[arg(long)]
-    name: Name,
+    name: Option<Name>,
     /// The fingerprint of its key, at least 20 digits of it
-    #[arg(long, value_name = "DIGITS")]
+    #[arg(long, value_name = "HEX")]
     fingerprint: String,
     /// Print JSON
     #[arg(long)]
@@ -82,7 +82,7 @@ pub struct Receipts {
 that `bastide-sign ceremony keygen` or `token make` makes.
 
 Examples:
-  bastide-repo receipt --repo gateway --trust vendor/trust --name gateway-1 \\
+  bastide-repo receipt --repo gateway --trust site/trust --name gateway-1 \\
       --key gateway.key.pem --passphrase-file passphrase --out g1.receipt.json"
 )]
 pub struct Give {
@@ -116,16 +116,20 @@ pub struct Give {
 impl Enrol {
     pub fn run(&self) -> Result<Exit> {
         let signed = Signed::load(&self.receipt)?;
-        let received = receipts::enrol(&Repository::open(&self.repo)?, &signed, &self.name, &self.fingerprint)
-            .with_context(|| format!("cannot enrol {}", self.name))?;
+        let own = &signed.receipt.name;
+        let name = match &self.name {
+            Some(name) => name.clone(),
+            None => own
+                .parse()
+                .map_err(|why| Usage(format!("{own:?} calls for a --name: {why}")))?,
+        };
+        let received = receipts::enrol(&Repository::open(&self.repo)?, &signed, &name, &self.fingerprint)
+            .with_context(|| format!("cannot enrol {name}"))?;
         if self.json {
             output::json(&received)?;
             return Ok(Exit::Done);
         }
-        output::line(&format!(
-            "{} is enrolled with the key {}",
-            self.name, signed.fingerprint
-        ))?;
+        output::line(&format!("{name} is enrolled with the key {}", signed.fingerprint))?;
         tell(&received)?;
         Ok(Exit::Done)
     }

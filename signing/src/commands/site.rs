@@ -15,6 +15,7 @@ use signing::openpgp::verify_detached;
 use signing::output::{Refused, Usage};
 use signing::secureboot::{Variable, verify_update};
 use signing::site::{Officer, Plan, Role, RootOrigin, Site, SiteFacts, Trust, init};
+use signing::tuf::beside;
 use signing::{anchor, clock, output};
 
 use super::PassphraseArgs;
@@ -244,6 +245,11 @@ fn show(site: &Site, json: bool) -> Result<()> {
         ))?;
     }
     output::line(&format!("  OpenPGP release\n    {}", facts.release_openpgp))?;
+    if !facts.officers.is_empty() {
+        let need = beside::over_timestamp(&Trust::open(&trust)?.root()?)?;
+        let all = facts.officers.len() + 1;
+        output::line(&format!("  OpenPGP signers  {need} of {all}, by the first root"))?;
+    }
     for officer in &facts.officers {
         output::line(&format!("  OpenPGP officer\n    {officer}"))?;
     }

@@ -22,6 +22,7 @@ fn a_site_of_officers_wants_as_many_signatures_as_its_root_says() {
     let root: Value = serde_json::from_slice(&fs::read(at("office/trust/root.json")).unwrap()).unwrap();
     assert_eq!(root["signed"]["openpgp_threshold"], 2);
     let shown = run(bench.path(), "site show --site office").ok();
+    assert!(shown.contains("OpenPGP signers  2 of 3"), "{shown}");
     for officer in &site.facts().officers {
         assert!(shown.contains(&format!("OpenPGP officer\n    {officer}")), "{shown}");
     }

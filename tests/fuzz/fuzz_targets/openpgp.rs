@@ -33,4 +33,7 @@ fuzz_target!(init: seeds::write(honest), |data: &[u8]| {
     assert!(openpgp::verify_cleartext(&KEYRING, data, *NOW).is_err(), "a signature out of nothing");
     assert!(openpgp::verify_detached(&KEYRING, &b"data"[..], data, *NOW).is_err(), "a signature out of nothing");
     drop(openpgp::parse_keyring(Path::new("fuzz"), data));
+    if let Ok(joined) = openpgp::join(data, data) {
+        assert!(joined.len() <= 4 * data.len() + 200, "it grew");
+    }
 });
