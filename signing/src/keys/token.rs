@@ -19,7 +19,7 @@ use cryptoki::error::{Error, RvError};
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 use cryptoki::session::{Session, UserType};
-use cryptoki::slot::Slot;
+use cryptoki::slot::{Slot, TokenInfo};
 use cryptoki::types::{AuthPin, Ulong};
 use der::Encode;
 use der::asn1::{OctetStringRef, UintRef};
@@ -148,7 +148,22 @@ impl KeyUri {
             .map_err(|_| self.says("open", "the PIN is not UTF-8".to_owned()))?;
         match session.login(UserType::User, Some(&AuthPin::new(text.into()))) {
             Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(session),
-            Err(error) => Err(failed(error)),
+            Err(error) => Err(self.not_opened(error, &module, slot)),
+        }
+    }
+
+    /// Why the PIN did not open the token, and how near it is to being locked: the token counts wrong ones.
+    fn not_opened(&self, error: Error, module: &Pkcs11, slot: Slot) -> KeyError {
+        let info = module.get_token_info(slot);
+        let is = |flag: fn(&TokenInfo) -> bool| info.as_ref().is_ok_and(flag);
+        let locked = matches!(error, Error::Pkcs11(RvError::PinLocked, _)) || is(TokenInfo::user_pin_locked);
+        match self.failed("open")(error) {
+            _ if locked => self.says("open", LOCKED.to_owned()),
+            KeyError::Passphrase { .. } if is(TokenInfo::user_pin_final_try) => self.says(
+                "open",
+                "wrong passphrase (its PIN); one more wrong one locks it".to_owned(),
+            ),
+            other => other,
         }
     }
 
@@ -181,6 +196,8 @@ impl KeyUri {
         }
     }
 }
+
+const LOCKED: &str = "too many wrong PINs have locked it: unlock it with the token's own tools";
 
 fn percent(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
