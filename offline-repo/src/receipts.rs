@@ -52,11 +52,11 @@ impl std::str::FromStr for Name {
     fn from_str(text: &str) -> Result<Self, String> {
         let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
         let begins = text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
-        if begins && text.len() <= MAX_NAME && text.chars().all(fits) {
+        if begins && text.len() <= MAX_NAME && text.chars().all(fits) && text != OWN {
             return Ok(Self(text.to_owned()));
         }
         Err(format!(
-            "a name has 1 to {MAX_NAME} lower-case letters, digits, - and ., and begins with one of the first two"
+            "a name has 1 to {MAX_NAME} lower-case letters, digits, - and ., begins with one of the first two, and is not {OWN}"
         ))
     }
 }
@@ -124,7 +124,12 @@ pub fn enrol(repository: &Repository, signed: &Signed, name: &Name, fingerprint:
         }
     }
     let place = place(repository, name);
-    fs::create_dir_all(&place).with_context(|| format!("cannot make {}", place.display()))?;
+    let make = || {
+        fs::create_dir_all(&place)?;
+        durable::sync_directory(&repository.root().join(DIRECTORY))?;
+        durable::sync_directory(repository.root())
+    };
+    make().with_context(|| format!("cannot make {}", place.display()))?;
     let key = place.join(KEY);
     durable::write(&key, signed.receipt.key.as_bytes()).with_context(|| format!("cannot write {}", key.display()))?;
     take(repository, signed)

@@ -201,6 +201,10 @@ impl Signed {
                 key.algorithm()
             )));
         }
+        // Others' readers of PEM might take another key from two, or from text around it.
+        if key.to_pem()? != receipt.key {
+            bail!(refuse("its key does not stand in its one form".to_owned()));
+        }
         let signature = file["signature"].as_str().map(hex::decode);
         if !matches!(signature, Some(Ok(signature)) if key.verifies(&message, &signature)) {
             bail!(Refused(
@@ -303,13 +307,17 @@ mod tests {
         let honest = receipt().sign(&key).unwrap();
         let honest: Value = serde_json::from_slice(&honest.bytes).unwrap();
         type Change = fn(&mut Value);
-        let changes: [(Change, &str); 6] = [
+        let changes: [(Change, &str); 7] = [
             (|signed| signed["_type"] = "targets".into(), "not a bastide-receipt"),
             (|signed| signed["format"] = 2.into(), "not a bastide-receipt"),
             (|signed| signed["sequence"] = 0.into(), "begins at 1"),
             (|signed| signed["more"] = 1.into(), "unknown field"),
             (|signed| signed["name"] = "\u{1b}[2J".into(), "control characters"),
             (|signed| signed["name"] = "x".repeat(501).into(), "too long"),
+            (
+                |signed| signed["key"] = format!("see:\n{}", signed["key"].as_str().unwrap()).into(),
+                "one form",
+            ),
         ];
         for (change, expected) in changes {
             let mut signed = honest["signed"].clone();
