@@ -67,7 +67,7 @@ pub enum KeyError {
         source: io::Error,
     },
     /// The content is not what we call a key file.
-    #[error("{what} is not a usable private key: {reason}")]
+    #[error("{what} is not a usable key: {reason}")]
     Malformed {
         /// The file, or what stands for it.
         what: String,
