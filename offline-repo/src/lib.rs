@@ -2,7 +2,7 @@
 //! The offline repository: snapshots of upstream packages on the low side, signed releases on both sides of the gap.
 //!
 //! On the left of the first signature stand [`spec`], [`mirror`], [`store`], [`snapshot`] and [`upstream`]: a pinned set
-//! of Debian packages, fetched by apt, proved here, kept by content. On its right stand [`repository`], [`publish`], [`export`], [`import`] and [`approve`], and [`bundle`]
+//! of Debian packages, fetched by apt, proved here, kept by content and looked after by [`verify`]. On its right stand [`repository`], [`publish`], [`export`], [`import`] and [`approve`], and [`bundle`]
 //! between them, which a host reads as well.
 
 pub mod approve;
@@ -22,3 +22,4 @@ pub mod spec;
 pub mod store;
 pub mod tarindex;
 pub mod upstream;
+pub mod verify;

@@ -176,6 +176,14 @@ impl Snapshot {
         Ok(bytes)
     }
 
+    /// The pool's objects that it names, with what a person calls each. One may be named more than once.
+    pub fn objects(&self) -> impl Iterator<Item = (Sha256, String)> {
+        let package = |one: &SnapshotPackage| (one.sha256, format!("{} {}", one.name, one.version));
+        let indexes = self.created_from.iter().flat_map(|origin| &origin.packages);
+        let index = |one: &KeptIndex| (one.sha256, one.file.clone());
+        self.packages.iter().map(package).chain(indexes.map(index))
+    }
+
     /// The packages of a role.
     pub fn of(&self, role: Role) -> impl Iterator<Item = &SnapshotPackage> {
         self.packages

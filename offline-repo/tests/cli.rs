@@ -229,6 +229,7 @@ fn the_examples_in_the_help_work() {
     let order = [
         "mirror",
         "verify-snapshot",
+        "verify",
         "publish",
         "export",
         "import",

@@ -119,10 +119,17 @@ impl Hasher {
 /// # Errors
 /// The first error of either side; what `to` received by then must not be used.
 pub fn copy(from: &mut dyn Read, to: &mut dyn Write) -> io::Result<(Sha256, u64)> {
+    copy_through(from, to, &mut vec![0; BLOCK])
+}
+
+/// As [`copy`], through a block that the caller keeps: for many small files, a fresh one each costs more than the hash.
+///
+/// # Errors
+/// As [`copy`].
+pub fn copy_through(from: &mut dyn Read, to: &mut dyn Write, block: &mut [u8]) -> io::Result<(Sha256, u64)> {
     let mut hasher = Hasher::new();
-    let mut block = vec![0; BLOCK];
     loop {
-        let count = match from.read(&mut block) {
+        let count = match from.read(block) {
             Ok(0) => return Ok(hasher.finish()),
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,

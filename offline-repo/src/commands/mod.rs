@@ -4,6 +4,7 @@
 mod approve;
 mod list;
 mod low;
+mod pool;
 mod receipts;
 mod release;
 
@@ -28,6 +29,7 @@ use signing::output::Exit;
 Examples:
   bastide-repo mirror offline-repo/specs/base.toml --store store
   bastide-repo verify-snapshot base --store store
+  bastide-repo verify --store store
   bastide-repo publish --repo repository --site site \\
       --passphrase-file passphrase --release build/1.0.0
   bastide-repo export --repo repository --out stick/1.0.0.bundle
@@ -48,6 +50,8 @@ enum Command {
     Mirror(low::Mirror),
     /// Repeat the proof that a snapshot's packages are upstream's
     VerifySnapshot(low::VerifySnapshot),
+    /// Read every object of a store's pool, and name what is damaged or missing
+    Verify(pool::Verify),
     /// Sign a build as a release of a TUF repository, or renew the signatures
     Publish(release::Publish),
     /// Write releases into one file for the way over the gap
@@ -73,6 +77,7 @@ pub fn run(cli: &Cli) -> Result<Exit> {
     match &cli.command {
         Command::Mirror(args) => args.run(),
         Command::VerifySnapshot(args) => args.run(),
+        Command::Verify(args) => args.run(),
         Command::Publish(args) => args.run(),
         Command::Export(args) => args.run(),
         Command::Import(args) => args.run(),

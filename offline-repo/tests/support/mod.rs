@@ -11,6 +11,7 @@ mod archive;
 #[path = "../../../signing/tests/common/insider.rs"]
 pub mod insider;
 pub mod low;
+pub mod shelf;
 
 use std::fs;
 use std::io::Write;
