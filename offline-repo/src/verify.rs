@@ -167,7 +167,9 @@ enum Found {
 /// The walk through the pool, shared by the threads.
 struct Walk {
     store: Store,
-    /// The suspects of an earlier run that are still to be read.
+    /// The suspects of an earlier run,
+    doubted: BTreeSet<Sha256>,
+    /// and those of them that are still to be read.
     again: Vec<Sha256>,
     /// The next directory of the pool to be listed, to 256.
     shard: usize,
@@ -220,7 +222,7 @@ impl Walk {
         match name.parse::<Sha256>() {
             Ok(digest) if digest.to_string() == name && name.starts_with(shard) => {
                 if digest < self.from {
-                    self.objects_earlier += u64::from(!self.suspects.contains_key(&digest));
+                    self.objects_earlier += u64::from(!self.doubted.contains(&digest));
                 } else {
                     self.names.push(digest);
                 }
@@ -330,6 +332,7 @@ pub fn verify(store: &Store, resume: bool, tell: &mut dyn FnMut(Step)) -> Result
     let walk = Mutex::new(Walk {
         store: store.clone(),
         again: again.iter().copied().collect(),
+        doubted: again.clone(),
         shard: 0,
         names: Vec::new(),
         from: from.unwrap_or(Sha256([0; 32])),
