@@ -83,7 +83,16 @@ impl Gateway {
             vendor: signing::site::Trust::open(&support::trust()).unwrap(),
             site: None,
         };
-        import(&bundle, &gateway, &believed, now(), None, Mode::Write, &mut |_, _| ()).unwrap();
+        import(
+            std::slice::from_ref(&bundle),
+            &gateway,
+            &believed,
+            now(),
+            None,
+            Mode::Write,
+            &mut |_, _| (),
+        )
+        .unwrap();
     }
 
     fn audit(&self) -> Report {

@@ -8,7 +8,7 @@ mod support;
 use std::fs;
 use std::path::Path;
 
-use offline_repo::export::{Roots, Selection, export};
+use offline_repo::export::{Order, Roots, Selection, export};
 use offline_repo::import::{Believed, Mode, import};
 use offline_repo::repository::Repository;
 use signing::clock::now;
@@ -251,10 +251,8 @@ fn on_every_bundle_both_agree() {
     export(
         &repository,
         &Roots::vendor(root),
-        &Selection::Newest,
-        1,
-        &place,
-        &mut |_, _| (),
+        &Order::whole(Selection::Newest, 1, &place),
+        &mut |_, _, _| (),
     )
     .unwrap();
     let by = Judge::default();
@@ -266,7 +264,16 @@ fn on_every_bundle_both_agree() {
         vendor: trust,
         site: None,
     };
-    import(&place, &taken, &believed, now(), None, Mode::Write, &mut |_, _| ()).unwrap();
+    import(
+        std::slice::from_ref(&place),
+        &taken,
+        &believed,
+        now(),
+        None,
+        Mode::Write,
+        &mut |_, _| (),
+    )
+    .unwrap();
     table.judge("a gateway", &gateway, PASS, &by);
     fs::copy(
         common::other_site().join("trust/root.json"),

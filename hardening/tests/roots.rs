@@ -62,7 +62,16 @@ fn a_newer_pinned_root_judges_every_artifact() {
             site: None,
         };
         let taken = Repository::create(&gateway).unwrap();
-        import(&bundle, &taken, &believed, now(), None, Mode::Write, &mut |_, _| ()).unwrap();
+        import(
+            std::slice::from_ref(&bundle),
+            &taken,
+            &believed,
+            now(),
+            None,
+            Mode::Write,
+            &mut |_, _| (),
+        )
+        .unwrap();
         table.judge(&format!("a gateway {name}"), &gateway, PASS, &by);
     }
     table.agree();

@@ -404,11 +404,7 @@ impl Repository {
             return Ok(());
         }
         let write = || format!("cannot write {}", place.display());
-        let directory = place.parent().unwrap_or(&self.root);
-        fs::create_dir_all(directory).with_context(write)?;
-        for above in directory.ancestors().take_while(|above| above.starts_with(&self.root)) {
-            durable::sync_directory(above).with_context(write)?;
-        }
+        durable::make_directories(place.parent().unwrap_or(&self.root)).with_context(write)?;
         let mut writer = Hashing {
             inner: durable::Writer::new(&place, 0o644).with_context(write)?,
             hasher: digest::Hasher::new(),
@@ -421,6 +417,21 @@ impl Repository {
             ))));
         }
         writer.inner.commit().with_context(write)
+    }
+
+    /// Puts a target in its place that was verified elsewhere on the same file system.
+    ///
+    /// # Errors
+    /// When it cannot be moved.
+    pub(crate) fn adopt(&self, path: &str, from: &Path) -> Result<()> {
+        let place = self.target(path);
+        let directory = place.parent().unwrap_or(&self.root);
+        let moved = || -> std::io::Result<()> {
+            durable::make_directories(directory)?;
+            fs::rename(from, &place)?;
+            durable::sync_directory(directory)
+        };
+        moved().with_context(|| format!("cannot move {} to {}", from.display(), place.display()))
     }
 }
 

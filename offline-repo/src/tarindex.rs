@@ -114,6 +114,12 @@ impl<R: Read + Seek> TarIndex<R> {
         self.members.get(name).copied()
     }
 
+    /// The archive itself.
+    #[must_use]
+    pub fn into_reader(self) -> R {
+        self.reader
+    }
+
     /// Opens a member for reading.
     ///
     /// # Errors

@@ -72,7 +72,15 @@ impl Gateway {
             Go::Take => Mode::Write,
             Go::Look => Mode::DryRun,
         };
-        let Err(error) = import(&file, &gateway, &believed, now(), None, mode, &mut |_, _| ()) else {
+        let Err(error) = import(
+            std::slice::from_ref(&file),
+            &gateway,
+            &believed,
+            now(),
+            None,
+            mode,
+            &mut |_, _| (),
+        ) else {
             return Ok(());
         };
         // What was learnt meanwhile makes it no better, and the program says the same.

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Files that survive a power cut: written beside their place, synced, renamed, and the directory synced.
 //!
-//! A reader sees the old file or the new one, whole, and never a part of either.
+//! A reader sees the old file or the new one, whole, and never a part of either. [`Writer`] is for files that are quickly made
+//! anew, [`Resumed`] for those that are not.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
@@ -63,6 +64,109 @@ impl Write for Writer {
     }
 }
 
+/// A large file under construction that outlives its writer: cut off, the next one writes the same again, and what stands there
+/// already is compared and not written. Nothing that stands there is believed: it is read, and goes from the first difference on.
+pub struct Resumed {
+    file: File,
+    partial: PathBuf,
+    place: PathBuf,
+    standing: u64,
+    at: u64,
+    compared: Vec<u8>,
+}
+
+impl Resumed {
+    /// Starts or goes on with a file that will stand at `place`. Until then it is `.partial-NAME` beside it, and one writer's.
+    ///
+    /// # Errors
+    /// `WouldBlock` when somebody else writes it; as [`Writer::new`].
+    pub fn new(place: &Path, mode: u32) -> io::Result<Self> {
+        use std::os::unix::fs::PermissionsExt;
+        let place = replaceable(place)?;
+        let partial = place.with_file_name(OsString::from_vec(
+            [b".partial-", place.file_name().unwrap_or_default().as_bytes()].concat(),
+        ));
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(mode)
+            .custom_flags((nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK).bits())
+            .open(&partial)?;
+        let found = file.metadata()?;
+        if !found.is_file() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{} is not a regular file", partial.display()),
+            ));
+        }
+        match file.try_lock() {
+            Err(fs::TryLockError::WouldBlock) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::WouldBlock,
+                    format!("{} is being written by another process", partial.display()),
+                ));
+            }
+            // Where there are no locks, nobody is kept out.
+            Ok(()) | Err(fs::TryLockError::Error(_)) => {}
+        }
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        Ok(Self {
+            standing: found.len(),
+            file,
+            partial,
+            place,
+            at: 0,
+            compared: Vec::new(),
+        })
+    }
+
+    /// Whether what stands at the current position is these bytes, as far as anything stands there.
+    fn stands(&mut self, bytes: &[u8]) -> io::Result<bool> {
+        self.compared.resize(bytes.len(), 0);
+        self.file.read_exact_at(&mut self.compared, self.at)?;
+        Ok(self.compared == bytes)
+    }
+
+    /// Syncs the content, puts it in its place and syncs the directory.
+    ///
+    /// # Errors
+    /// As [`Writer::commit`].
+    pub fn commit(self) -> io::Result<()> {
+        if self.standing > self.at {
+            self.file.set_len(self.at)?;
+        }
+        self.file.sync_all()?;
+        fs::rename(&self.partial, &self.place)?;
+        sync_directory(parent(&self.place))
+    }
+}
+
+impl Write for Resumed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.standing - self.at).unwrap_or(usize::MAX);
+        let known = bytes.len().min(left);
+        let count = if known > 0 && self.stands(&bytes[..known])? {
+            known
+        } else {
+            if known > 0 {
+                self.file.set_len(self.at)?;
+                self.standing = self.at;
+            }
+            let count = self.file.write_at(bytes, self.at)?;
+            self.standing = self.at + count as u64;
+            count
+        };
+        self.at += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Writes a small file durably, readable by all.
 ///
 /// # Errors
@@ -91,6 +195,19 @@ fn write_mode(place: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 /// When the directory cannot be opened or synced.
 pub fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
+}
+
+/// Makes a directory and those above it, each name durable.
+///
+/// # Errors
+/// When one cannot be made or synced.
+pub fn make_directories(directory: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = directory.ancestors().take_while(|above| !above.exists()).collect();
+    fs::create_dir_all(directory)?;
+    for made in missing.into_iter().rev() {
+        sync_directory(parent(made))?;
+    }
+    Ok(())
 }
 
 /// The place itself, or what a link at it names, if a file may stand there.
@@ -199,6 +316,35 @@ mod tests {
         drop(writer);
         assert_eq!(fs::read(&place).unwrap(), b"old");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    /// The recipe: the first half of a file, as a killed writer leaves it; another in its stead; more than the whole.
+    #[test]
+    fn a_cut_file_goes_on_and_an_altered_one_is_not_believed() {
+        use std::os::unix::fs::MetadataExt;
+        let directory = tempfile::tempdir().unwrap();
+        let (place, partial) = (directory.path().join("x"), directory.path().join(".partial-x"));
+        let content: Vec<u8> = (0..100_000u32).flat_map(u32::to_le_bytes).collect();
+        let mut altered = content[..200_000].to_vec();
+        altered[150_000] ^= 1;
+        let more = [&content[..], b"more"].concat();
+        for standing in [&content[..200_000], &altered, &more, &[][..], &content] {
+            fs::write(&partial, standing).unwrap();
+            let same_file = fs::metadata(&partial).unwrap().ino();
+            let mut writer = Resumed::new(&place, 0o644).unwrap();
+            assert_eq!(
+                Resumed::new(&place, 0o644).err().unwrap().kind(),
+                io::ErrorKind::WouldBlock
+            );
+            for block in content.chunks(7_001) {
+                writer.write_all(block).unwrap();
+            }
+            writer.commit().unwrap();
+            assert!(fs::read(&place).unwrap() == content && !partial.exists());
+            assert_eq!(fs::metadata(&place).unwrap().ino(), same_file);
+        }
+        std::os::unix::fs::symlink(&place, &partial).unwrap();
+        assert!(Resumed::new(&place, 0o644).is_err());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use common::{boot_image, contents, passphrase, passphrase_file};
 use journey::tamper;
-use offline_repo::export::{Roots, Selection, export};
+use offline_repo::export::{Order, Roots, Selection, export};
 use offline_repo::import::{Believed, Mode, import};
 use offline_repo::publish;
 use offline_repo::repository::Repository;
@@ -93,10 +93,8 @@ fn a_foreign_boot_image_is_signed_as_it_must_be_but_for_the_stranger() {
     export(
         &repository,
         &Roots::vendor(root),
-        &Selection::Newest,
-        1,
-        &bundle,
-        &mut |_, _| (),
+        &Order::whole(Selection::Newest, 1, &bundle),
+        &mut |_, _, _| (),
     )
     .unwrap();
 
@@ -106,6 +104,15 @@ fn a_foreign_boot_image_is_signed_as_it_must_be_but_for_the_stranger() {
         vendor: Trust::open(&site.trust_dir()).unwrap(),
         site: None,
     };
-    let error = import(&bundle, &gateway, &believed, now(), None, Mode::DryRun, &mut |_, _| ()).unwrap_err();
+    let error = import(
+        std::slice::from_ref(&bundle),
+        &gateway,
+        &believed,
+        now(),
+        None,
+        Mode::DryRun,
+        &mut |_, _| (),
+    )
+    .unwrap_err();
     assert!(format!("{error:#}").contains("(db)"), "{error:#}");
 }

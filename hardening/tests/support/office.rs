@@ -10,7 +10,7 @@ use hardening::trace::release::Question;
 use hardening::trace::trust::Trust;
 use hardening::trace::{bundle, repository};
 use offline_repo::approve::{Options, approve};
-use offline_repo::export::{Roots, Selection, export};
+use offline_repo::export::{Order, Roots, Selection, export};
 use offline_repo::import::{Believed, Mode as Import, import};
 use offline_repo::publish::Mode;
 use offline_repo::repository::Repository;
@@ -80,7 +80,16 @@ impl Gateway {
             site: site.map(open),
         };
         let to = Repository::create(&self.at(to)).unwrap();
-        import(bundle, &to, &believed, now(), None, Import::Write, &mut |_, _| ()).unwrap();
+        import(
+            &[bundle.to_path_buf()],
+            &to,
+            &believed,
+            now(),
+            None,
+            Import::Write,
+            &mut |_, _| (),
+        )
+        .unwrap();
     }
 
     pub fn export(&self) -> PathBuf {
@@ -92,10 +101,8 @@ impl Gateway {
         export(
             &self.repository(),
             &roots,
-            &Selection::Newest,
-            1,
-            &place,
-            &mut |_, _| (),
+            &Order::whole(Selection::Newest, 1, &place),
+            &mut |_, _, _| (),
         )
         .unwrap();
         place

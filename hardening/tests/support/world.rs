@@ -9,7 +9,7 @@ use hardening::trace::release::Question;
 use hardening::trace::trust::Trust;
 use hardening::trace::{iso, repository};
 use hardening::verdict::{Outcome, Verdict};
-use offline_repo::export::{Roots, Selection, export};
+use offline_repo::export::{Order, Roots, Selection, export};
 use offline_repo::repository::Repository;
 use offline_repo::upstream::Policy;
 use signing::clock::now;
@@ -42,7 +42,13 @@ impl World {
         let place = self.directory.path().join("x.bundle");
         let roots = Roots::vendor(fs::read(trust().join("root.json")).unwrap());
         let repository = Repository::open(&self.repository()).unwrap();
-        export(&repository, &roots, &Selection::Newest, 1, &place, &mut |_, _| ()).unwrap();
+        export(
+            &repository,
+            &roots,
+            &Order::whole(Selection::Newest, 1, &place),
+            &mut |_, _, _| (),
+        )
+        .unwrap();
         place
     }
 

@@ -21,7 +21,7 @@ use hypervisor::layout::{self, Slot};
 use hypervisor::machine::Machine;
 use hypervisor::slots::{Slots, State};
 use nix::mount::{MntFlags, umount2};
-use offline_repo::bundle::BundleWriter;
+use offline_repo::bundle::{BundleWriter, Manifest};
 use signing::digest::Sha256;
 use signing::keys::{Algorithm, PrivateKey};
 use signing::policy::{POLICY, Policy, SITE, SiteFiles};
@@ -392,7 +392,7 @@ pub fn stick(image: &Path, files: &[(&str, &[u8])]) -> Loop {
 
 /// A repository as a bundle.
 pub fn bundle(repository: &Path) -> Vec<u8> {
-    let mut writer = BundleWriter::new(Vec::new(), repository, Vec::new()).unwrap();
+    let mut writer = BundleWriter::new(Vec::new(), &Manifest::new(Vec::new(), None)).unwrap();
     let mut names: Vec<_> = fs::read_dir(repository.join("metadata"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -408,8 +408,10 @@ pub fn bundle(repository: &Path) -> Vec<u8> {
         for target in fs::read_dir(release.unwrap().path()).unwrap() {
             let place = target.unwrap().path();
             let name = place.strip_prefix(&targets).unwrap().to_str().unwrap().to_owned();
-            let bytes = fs::read(&place).unwrap();
-            writer.target(&name, 1, |to| Ok(to.write_all(&bytes)?)).unwrap();
+            let packed = zstd::encode_all(File::open(&place).unwrap(), 1).unwrap();
+            writer
+                .target(&name, None, packed.len() as u64, &mut &packed[..])
+                .unwrap();
         }
     }
     writer.finish().unwrap()

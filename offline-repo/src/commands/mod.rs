@@ -2,6 +2,7 @@
 //! The command line: its words, and what is printed. All work is done by the library.
 
 mod approve;
+mod carry;
 mod list;
 mod low;
 mod pool;
@@ -55,9 +56,11 @@ enum Command {
     /// Sign a build as a release of a TUF repository, or renew the signatures
     Publish(release::Publish),
     /// Write releases into one file for the way over the gap
-    Export(release::Export),
+    Export(carry::Export),
     /// Verify a bundle and take it into a gateway's repository
-    Import(release::Import),
+    Import(carry::Import),
+    /// Say what waits in quarantine or was refused, and why
+    Quarantine(carry::Held),
     /// Put the site's signature beside the vendor's, for hosts that demand both
     Approve(approve::Approve),
     /// Know a host or a gateway by the key of its first receipt
@@ -81,6 +84,7 @@ pub fn run(cli: &Cli) -> Result<Exit> {
         Command::Publish(args) => args.run(),
         Command::Export(args) => args.run(),
         Command::Import(args) => args.run(),
+        Command::Quarantine(args) => args.run(),
         Command::Approve(args) => args.run(),
         Command::Enrol(args) => args.run(),
         Command::Receive(args) => args.run(),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! `publish`, `export` and `import`: signed releases on their way over the gap.
+//! `publish`: a build becomes a signed release.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -7,20 +7,16 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use chrono::{DateTime, Duration, NaiveDate, Utc};
 use clap::Args;
-use offline_repo::export::{self, Roots, Selection};
-use offline_repo::import;
 use offline_repo::publish;
 use offline_repo::repository::{Begun, Repository};
+use signing::clock;
 use signing::keys::Passphrase;
 use signing::output::{self, Exit, Refused};
-use signing::receipt::{Holder, Receipt, Signed};
-use signing::release::Version;
-use signing::site::{Site, Trust};
-use signing::tuf::{Waiver, beside};
-use signing::{anchor, clock};
+use signing::site::Site;
+use signing::tuf::beside;
 use tempfile::TempDir;
 
-use super::{freshness, pinned_root};
+use super::freshness;
 use crate::progress::{Screen, human};
 
 #[derive(Args)]
@@ -153,222 +149,8 @@ pub fn tell_officers(repository: &Path, timestamp: u64, certificates: u64) -> Re
     Ok(())
 }
 
-#[derive(Args)]
-#[command(
-    after_long_help = "Without --since and --version the newest release is carried. From a gateway whose
-officers approve, only what they approved is carried, with their signatures.
-
-Examples:
-  bastide-repo export --repo repository --out stick/1.0.0.bundle
-  bastide-repo export --repo repository --out stick/update.bundle --since 0.9.0
-  bastide-repo export --repo repository --out stick/update.bundle \\
-      --since rack4.receipt.json"
-)]
-pub struct Export {
-    /// The repository's directory
-    #[arg(long)]
-    repo: PathBuf,
-    /// The bundle to write
-    #[arg(long, value_name = "FILE")]
-    out: PathBuf,
-    /// Carry every release that is newer than this one, or that the giver
-    /// of this receipt lacks
-    #[arg(long, value_name = "VERSION|RECEIPT", conflicts_with = "version", value_parser = since)]
-    since: Option<Since>,
-    /// Carry this release; may be given more than once
-    #[arg(long, value_name = "VERSION")]
-    version: Vec<Version>,
-    /// Verify from the pinned root of this trust directory first, and not only
-    /// that the repository agrees with itself
-    #[arg(long, value_name = "DIR")]
-    trust: Option<PathBuf>,
-    /// At a gateway whose officers approve, verify the approval from the pinned root
-    /// of the site's trust directory
-    #[arg(long, value_name = "DIR")]
-    site_trust: Option<PathBuf>,
-    /// zstd's level: higher is smaller and slower
-    #[arg(long, default_value_t = export::LEVEL, value_parser = clap::value_parser!(i32).range(1..=19))]
-    level: i32,
-    /// Print the summary as JSON
-    #[arg(long)]
-    json: bool,
-}
-
-/// What a receiver is known to hold.
-#[derive(Clone)]
-enum Since {
-    Release(Version),
-    Receipt(PathBuf),
-}
-
-fn since(text: &str) -> Result<Since, String> {
-    match text.parse() {
-        Ok(version) => Ok(Since::Release(version)),
-        Err(_) if Path::new(text).is_file() => Ok(Since::Receipt(text.into())),
-        Err(error) => Err(format!("{error}, and no receipt of that name is there")),
-    }
-}
-
-/// What somebody lacks who gives this receipt. Whoever forges one gets a bundle that fits nobody; nothing is trusted by it.
-fn lacking(receipt: &Receipt) -> Selection {
-    match &receipt.holder {
-        Holder::Host(host) => Selection::Since(host.version),
-        Holder::Gateway { releases } => Selection::Lacking(releases.iter().map(|release| release.version).collect()),
-    }
-}
-
-impl Export {
-    pub fn run(&self) -> Result<Exit> {
-        let repository = Repository::open(&self.repo)?;
-        let site = match (self.site_trust.as_deref(), repository.is_approved()) {
-            (None, false) => None,
-            (Some(site), false) => bail!(Refused(format!(
-                "the repository carries no approval of the site {}: see `bastide-repo approve`",
-                site.display()
-            ))),
-            (site, true) => Some(pinned_root(site, || repository.own_site_root())?),
-        };
-        let roots = Roots {
-            vendor: pinned_root(self.trust.as_deref(), || repository.own_root())?,
-            site,
-        };
-        let selection = match (&self.since, self.version.is_empty()) {
-            (Some(Since::Release(base)), _) => Selection::Since(*base),
-            (Some(Since::Receipt(path)), _) => lacking(&Signed::load(path)?.receipt),
-            (None, false) => Selection::Only(self.version.clone()),
-            (None, true) => Selection::Newest,
-        };
-        if self.out.is_dir() {
-            bail!("--out {} is a directory: name the bundle's file", self.out.display());
-        }
-        let screen = Screen::new(!self.json);
-        let result = export::export(
-            &repository,
-            &roots,
-            &selection,
-            self.level,
-            &self.out,
-            &mut |done, total| {
-                screen.bytes("compressing", done, total);
-            },
-        );
-        screen.end();
-        let summary = result?;
-        if let Some(expires) = summary.expires.filter(|expires| *expires < clock::now()) {
-            warn(&format!(
-                "the metadata has expired at {expires}: renew it with `bastide-repo publish`"
-            ));
-        }
-        if self.json {
-            output::json(&summary)?;
-            return Ok(Exit::Done);
-        }
-        let versions: Vec<_> = summary.releases.iter().map(Version::to_string).collect();
-        output::line(&format!(
-            "{}: release {}, {} ({} unpacked)",
-            self.out.display(),
-            versions.join(", "),
-            human(summary.bundle_bytes),
-            human(summary.bytes)
-        ))?;
-        Ok(Exit::Done)
-    }
-}
-
-#[derive(Args)]
-#[command(after_long_help = "Examples:
-  bastide-repo import stick/1.0.0.bundle --repo gateway --trust site/trust \\
-      --dry-run
-  bastide-repo import stick/1.0.0.bundle --repo gateway --trust site/trust")]
-pub struct Import {
-    /// The bundle
-    bundle: PathBuf,
-    /// The gateway's repository; made where there is none
-    #[arg(long)]
-    repo: PathBuf,
-    /// The trust directory of whoever published it
-    #[arg(long, value_name = "DIR")]
-    trust: PathBuf,
-    /// The trust directory of the site that must have approved it
-    #[arg(long, value_name = "DIR")]
-    site_trust: Option<PathBuf>,
-    /// Take stale metadata that this waiver of the site's custodians names
-    #[arg(long, value_name = "FILE")]
-    waiver: Option<PathBuf>,
-    /// Verify all of it, but take nothing in
-    #[arg(long)]
-    dry_run: bool,
-    /// Print the summary as JSON
-    #[arg(long)]
-    json: bool,
-}
-
-impl Import {
-    pub fn run(&self) -> Result<Exit> {
-        let believed = import::Believed {
-            vendor: Trust::open(&self.trust)?,
-            site: self.site_trust.as_deref().map(Trust::open).transpose()?,
-        };
-        let (repository, place) = repository(&self.repo, self.dry_run)?;
-        let mode = if self.dry_run {
-            import::Mode::DryRun
-        } else {
-            import::Mode::Write
-        };
-        let screen = Screen::new(false);
-        let result = import::import(
-            &self.bundle,
-            &repository,
-            &believed,
-            clock::read(),
-            self.waiver.as_deref().map(Waiver::load).transpose()?,
-            mode,
-            &mut |done, total| {
-                screen.bytes("verifying", done, total);
-            },
-        );
-        screen.end();
-        let summary = result.with_context(|| format!("{} is not imported", self.bundle.display()))?;
-        place.keep();
-        if let Some(complaint) = &summary.clock {
-            warn(complaint);
-        }
-        if !summary.waived.is_empty() {
-            warn(&format!(
-                "stale, and taken by the site's waiver: {}",
-                summary.waived.join(", ")
-            ));
-        }
-        if self.json {
-            output::json(&summary)?;
-            return Ok(Exit::Done);
-        }
-        let list = |versions: &[Version]| versions.iter().map(Version::to_string).collect::<Vec<_>>().join(", ");
-        let state = match (self.dry_run, summary.new.is_empty()) {
-            (true, _) => "verified; nothing was taken in".to_owned(),
-            (false, true) => "verified; it was here before".to_owned(),
-            (false, false) => format!("imported; new here: {}", list(&summary.new)),
-        };
-        output::line(&format!(
-            "{}: release {}, {}, {state}",
-            self.bundle.display(),
-            list(&summary.releases),
-            human(summary.bytes)
-        ))?;
-        for (whose, anchor) in [("vendor", &summary.anchor), ("site", &summary.site_anchor)] {
-            if let Some(anchor) = anchor {
-                output::line(&format!(
-                    "first import: the gateway follows the {whose}'s pinned root from now on"
-                ))?;
-                output::line(&format!("  {}: {anchor}", anchor::COMPARE))?;
-            }
-        }
-        Ok(Exit::Done)
-    }
-}
-
 /// Where a command works.
-enum Place {
+pub enum Place {
     /// In the repository, which may be new.
     Real(Begun),
     /// In an empty one elsewhere.
@@ -376,7 +158,7 @@ enum Place {
 }
 
 impl Place {
-    fn keep(self) {
+    pub fn keep(self) {
         if let Self::Real(begun) = self {
             begun.keep();
         }
@@ -385,7 +167,7 @@ impl Place {
 
 /// The repository, made where there is none, and gone again when the command fails. A dry run makes nothing: its empty one
 /// lies elsewhere until it is dropped.
-fn repository(place: &Path, dry_run: bool) -> Result<(Repository, Place)> {
+pub fn repository(place: &Path, dry_run: bool) -> Result<(Repository, Place)> {
     if dry_run && !place.join("metadata").is_dir() {
         let rehearsal = tempfile::tempdir().context("cannot make a temporary directory")?;
         return Ok((Repository::create(rehearsal.path())?, Place::Rehearsal(rehearsal)));
@@ -394,7 +176,7 @@ fn repository(place: &Path, dry_run: bool) -> Result<(Repository, Place)> {
     Ok((repository, Place::Real(begun)))
 }
 
-fn warn(text: &str) {
+pub fn warn(text: &str) {
     // Nobody is left to tell when standard error is closed.
     drop(writeln!(io::stderr(), "bastide-repo: warning: {text}"));
 }

@@ -20,7 +20,7 @@ use std::sync::OnceLock;
 
 use chrono::{DateTime, Duration, Utc};
 pub use common::{Said, flip, other_site, passphrase_file, site, trust};
-use offline_repo::export::{LEVEL, Roots, Selection, export};
+use offline_repo::export::{LEVEL, Order, Roots, Selection, export};
 use offline_repo::publish;
 use offline_repo::repository::Repository;
 use sequoia_openpgp as openpgp;
@@ -168,13 +168,18 @@ pub fn published() -> PathBuf {
         export(
             &repository,
             &Roots::vendor(root),
-            &Selection::Newest,
-            LEVEL,
-            &out,
-            &mut |_, _| (),
+            &Order::whole(Selection::Newest, LEVEL, &out),
+            &mut |_, _, _| (),
         )
         .unwrap();
     })
+}
+
+/// How many refusals are written down in a place where nothing was ever taken in, and nothing else is.
+pub fn only_refused(gateway: &Path) -> usize {
+    let files = common::files_below(gateway);
+    assert!(files.iter().all(|path| path.ends_with("refused.json")), "{files:?}");
+    files.len()
 }
 
 /// The root hash of the build of a version.

@@ -5,26 +5,45 @@
 #[path = "../seeds.rs"]
 mod seeds;
 
-use std::io::{Cursor, Read, Write};
+use std::io::{Cursor, Read};
 
 use libfuzzer_sys::fuzz_target;
-use offline_repo::bundle::{BundleSource, BundleWriter};
+use offline_repo::bundle::{self, BundleSource, BundleWriter, Manifest, MemberFacts, Piece, VolumeFacts};
 use offline_repo::tarindex::TarIndex;
+use signing::digest::Sha256;
 use signing::tuf::Source;
 
 fn honest() -> Vec<Vec<u8>> {
-    let scratch = tempfile::tempdir().unwrap();
-    let start = || BundleWriter::new(Vec::new(), scratch.path(), vec!["1.0.0".parse().unwrap()]).unwrap();
-    let give = |to: &mut dyn Write| Ok(to.write_all(&[7; 3000])?);
+    let start = || BundleWriter::new(Vec::new(), &Manifest::new(vec!["1.0.0".parse().unwrap()], None)).unwrap();
+    let packed = zstd::encode_all(&[7; 3000][..], 3).unwrap();
+    let size = packed.len() as u64;
     let mut site = start();
     site.metadata("timestamp.json", b"{}").unwrap();
     site.site_metadata("1.root.json", b"{}").unwrap();
-    site.target("host/1.0.0/aa.root.erofs", 3, give).unwrap();
+    site.target("host/1.0.0/aa.root.erofs", None, size, &mut &packed[..]).unwrap();
     // A name that needs the header's field for its beginning.
     let mut long = start();
     let name = format!("host/1.0.0-{}/{}.root.erofs", "a".repeat(60), "b".repeat(60));
-    long.target(&name, 3, give).unwrap();
+    long.target(&name, None, size, &mut &packed[..]).unwrap();
+    let sha256 = Sha256::of(b"");
+    let piece = Piece { number: 1, of: 2 };
+    let members = vec![MemberFacts {
+        name: bundle::member_name("host/1.0.0/aa.root.erofs", Some(piece)),
+        size,
+        sha256,
+        piece: Some(piece),
+    }];
+    let facts = VolumeFacts {
+        set: sha256,
+        number: 1,
+        of: 2,
+        members,
+    };
+    let list = Manifest::new(vec!["1.0.0".parse().unwrap()], Some(facts));
+    let mut volume = BundleWriter::volume(Vec::new(), &list, "signature").unwrap();
+    volume.target("host/1.0.0/aa.root.erofs", Some(piece), size, &mut &packed[..]).unwrap();
     let seeds = vec![
+        volume.finish().unwrap(),
         start().finish().unwrap(),
         site.finish().unwrap(),
         long.finish().unwrap(),

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use offline_repo::bundle::BundleWriter;
+use offline_repo::bundle::{BundleWriter, Manifest};
 use signing::tuf::author::OPENPGP_THRESHOLD;
 
 use crate::attacks::vault::{Node, Vault};
@@ -23,14 +23,13 @@ pub fn bundle(vault: &Vault) -> Vec<u8> {
 }
 
 fn bundle_beside(vault: &Vault, signatures: Vec<(String, Vec<u8>)>) -> Vec<u8> {
-    let scratch = tempfile::tempdir().unwrap();
     let versions: BTreeSet<_> = vault
         .contents
         .keys()
         .filter_map(|path| path.split('/').nth(1))
         .collect();
     let releases = versions.iter().map(|version| version.parse().unwrap()).collect();
-    let mut writer = BundleWriter::new(Vec::new(), scratch.path(), releases).unwrap();
+    let mut writer = BundleWriter::new(Vec::new(), &Manifest::new(releases, None)).unwrap();
     for (name, node) in &vault.metadata {
         writer.metadata(name, node.bytes()).unwrap();
     }
@@ -39,12 +38,11 @@ fn bundle_beside(vault: &Vault, signatures: Vec<(String, Vec<u8>)>) -> Vec<u8> {
     }
     for (path, node) in &vault.contents {
         let more = if let Node::Long(_, more) = node { *more } else { 0 };
-        let give = |to: &mut dyn io::Write| {
-            to.write_all(node.bytes())?;
-            io::copy(&mut io::Read::take(io::repeat(0), more), to)?;
-            Ok(())
-        };
-        writer.target(path, 1, give).unwrap();
+        let content = io::Read::chain(node.bytes(), io::Read::take(io::repeat(0), more));
+        let packed = zstd::encode_all(content, 1).unwrap();
+        writer
+            .target(path, None, packed.len() as u64, &mut &packed[..])
+            .unwrap();
     }
     writer.finish().unwrap()
 }

@@ -1,23 +1,31 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! `export`: from a repository to a bundle. Every target is verified against its signed digest while it is compressed, so
-//! what is not signed or was altered cannot be exported.
+//! `export`: from a repository to a bundle, or to its volumes. Every target is verified against its signed digest while it is
+//! compressed ([`pack`]), so what is not signed or was altered cannot be exported; then it is laid out ([`plan`]), written, and
+//! read back from the medium ([`write`]).
 
+mod pack;
+pub mod plan;
+mod write;
+
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use signing::digest;
-use signing::durable;
+use signing::digest::{self, Sha256};
 use signing::output::Refused;
 use signing::release::Version;
 use signing::tuf::beside;
 use signing::tuf::trail::TrailFile;
-use signing::tuf::{Datastore, DirectorySource, Limits, MultiClient, Stores, Trail, VerifiedTarget};
+use signing::tuf::{Datastore, DirectorySource, Limits, MultiClient, Stores, Trail, Trails, VerifiedTarget};
 
-use crate::bundle::BundleWriter;
+use self::pack::{Form, Work};
+use self::write::Metadata;
 use crate::repository::{Published, Repository, expires, kept, offer, releases};
+
+pub use self::write::{Entry, LOGS};
 
 /// The compression level that pays for a stick: about 1/4 of the size at 50 MB/s a core.
 pub const LEVEL: i32 = 9;
@@ -35,6 +43,52 @@ pub enum Selection {
     Only(Vec<Version>),
 }
 
+/// What is exported, and how.
+pub struct Order<'a> {
+    /// Which releases.
+    pub selection: Selection,
+    /// zstd's level.
+    pub level: i32,
+    /// The bundle's file; volumes have its name and their number behind it.
+    pub out: &'a Path,
+    /// Into how large volumes it is cut, if it is.
+    pub volumes: Option<Volumes<'a>>,
+}
+
+impl<'a> Order<'a> {
+    /// A bundle in one file.
+    #[must_use]
+    pub const fn whole(selection: Selection, level: i32, out: &'a Path) -> Self {
+        Self {
+            selection,
+            level,
+            out,
+            volumes: None,
+        }
+    }
+}
+
+/// How a bundle is cut.
+pub struct Volumes<'a> {
+    /// The most bytes of a volume.
+    pub size: u64,
+    /// Which ones are written; all where it is empty.
+    pub only: Vec<u32>,
+    /// Signs a volume's list with an OpenPGP key that the receiver knows.
+    pub sign: &'a dyn Fn(&[u8]) -> Result<String>,
+}
+
+/// What an export is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Verifying and compressing what is carried.
+    Compressing,
+    /// Writing to the medium.
+    Writing,
+    /// Reading back from it.
+    ReadingBack,
+}
+
 /// What was exported.
 #[derive(Debug, Clone, Serialize)]
 pub struct Summary {
@@ -42,10 +96,16 @@ pub struct Summary {
     pub releases: Vec<Version>,
     /// Bytes of their parts.
     pub bytes: u64,
-    /// Bytes of the bundle.
+    /// Bytes of the bundle, or of the volumes that were written.
     pub bundle_bytes: u64,
     /// When the first role of the carried metadata expires.
     pub expires: Option<DateTime<Utc>>,
+    /// What all volumes of this export have in common.
+    pub set: Sha256,
+    /// How many volumes there are; one where the bundle is not cut.
+    pub of: u32,
+    /// The files, as they were read back from the medium.
+    pub files: BTreeMap<u32, Entry>,
 }
 
 /// The roots from which a repository is verified: pinned ones, or its own where nobody pins one.
@@ -66,50 +126,31 @@ impl Roots {
 }
 
 /// Exports. From a gateway whose officers approve, only approved releases are carried, with the vendor's metadata as of the
-/// approval and the site's beside them. `tell` is called with bytes read and bytes in all.
+/// approval and the site's beside them. `tell` is called with bytes done and bytes in all of a phase.
 ///
 /// # Errors
-/// [`Refused`] in the chain when something is not as signed; the place of the bundle then stays as it was.
+/// [`Refused`] in the chain when something is not as signed, or a medium gives back other bytes than were written; the place
+/// of the bundle then stays as it was. What was done already is kept for the next run.
 pub fn export(
     repository: &Repository,
     roots: &Roots,
-    selection: &Selection,
-    level: i32,
-    out: &Path,
-    tell: &mut dyn FnMut(u64, u64),
+    order: &Order<'_>,
+    tell: &mut dyn FnMut(Phase, u64, u64),
 ) -> Result<Summary> {
     let (mut client, targets) = follow(repository, roots)?;
     let trails = client.trails();
     let client = client.vendor();
     let all = releases(&targets, &|target| repository.target(&client.path(target)).is_file())?;
-    let chosen = choose(&all, selection)?;
+    let chosen = choose(&all, &order.selection)?;
     let versions: Vec<Version> = chosen.iter().map(|release| release.version).collect();
     let total: u64 = chosen.iter().map(|release| release.size()).sum();
-    let write = || format!("cannot write the bundle {}", out.display());
-    durable::clear_stale(out).with_context(write)?;
-    let file = durable::Writer::new(out, 0o644).with_context(write)?;
-    let mut writer = BundleWriter::new(Counted { inner: file, count: 0 }, repository.root(), versions.clone())?;
-    let approved = trails.site.is_some();
-    for file in &trails.vendor.files {
-        let place = |name: &str| match approved {
-            false => repository.metadata(name),
-            true if name == file.file => repository.approved(&kept(file)),
-            true => repository.approved(name),
-        };
-        for name in with_signature(file) {
-            writer.metadata(&name, &read(&place(&name))?).with_context(write)?;
-        }
-    }
-    let expires = match &trails.site {
-        None => expires(&trails.vendor),
-        Some((trail, _)) => {
-            for name in trail.files.iter().flat_map(with_signature) {
-                let bytes = read(&repository.site().join("metadata").join(&name))?;
-                writer.site_metadata(&name, &bytes).with_context(write)?;
-            }
-            expires(trail)
-        }
+    let (metadata, expires) = metadata(repository, &trails)?;
+    let work = Work::open(repository.root())?;
+    let form = Form {
+        level: order.level,
+        segment: order.volumes.as_ref().map(|volumes| plan::segment(volumes.size)),
     };
+    let mut packed = Vec::new();
     let mut done = 0;
     for part in chosen.iter().flat_map(|release| &release.parts) {
         let target = targets
@@ -117,27 +158,60 @@ pub fn export(
             .find(|target| target.name == part.target)
             .ok_or_else(|| anyhow!(Refused(format!("{} is not signed any more", part.target))))?;
         let path = client.path(target);
-        writer.target(&path, level, |to| {
+        let before = done;
+        packed.push(work.pack(&path, form, |to| {
             let mut sink = Told {
                 inner: to,
                 done: &mut done,
-                total,
-                tell,
+                tell: &mut |done| tell(Phase::Compressing, done, total),
             };
             client
                 .fetch(target, &mut sink)
                 .with_context(|| format!("cannot export {}", target.name))
-        })?;
+        })?);
+        done = before + target.length;
+        tell(Phase::Compressing, done, total);
     }
-    let mut counted = writer.finish().with_context(write)?;
-    counted.flush().with_context(write)?;
-    counted.inner.commit().with_context(write)?;
+    let volumes = write::volumes(&work, metadata, packed, &versions, order)?;
+    let files = write::write(repository, &work, &volumes, order, tell)?;
+    work.done()?;
     Ok(Summary {
         releases: versions,
         bytes: total,
-        bundle_bytes: counted.count,
-        expires: expires.map(|(_, expires)| expires),
+        bundle_bytes: files.values().map(|entry| entry.size).sum(),
+        expires,
+        set: volumes.set,
+        of: u32::try_from(volumes.all.len())?,
+        files,
     })
+}
+
+/// The metadata that are carried, and when the first of them expires.
+fn metadata(repository: &Repository, trails: &Trails) -> Result<(Metadata, Option<DateTime<Utc>>)> {
+    let approved = trails.site.is_some();
+    let mut metadata = Metadata::default();
+    for file in &trails.vendor.files {
+        let place = |name: &str| match approved {
+            false => repository.metadata(name),
+            true if name == file.file => repository.approved(&kept(file)),
+            true => repository.approved(name),
+        };
+        for name in with_signature(file) {
+            let bytes = read(&place(&name))?;
+            metadata.vendor.push((name, bytes));
+        }
+    }
+    let expires = match &trails.site {
+        None => expires(&trails.vendor),
+        Some((trail, _)) => {
+            for name in trail.files.iter().flat_map(with_signature) {
+                let bytes = read(&repository.site().join("metadata").join(&name))?;
+                metadata.site.push((name, bytes));
+            }
+            expires(trail)
+        }
+    };
+    Ok((metadata, expires.map(|(_, expires)| expires)))
 }
 
 /// The releases that a selection names, each of them whole.
@@ -212,35 +286,17 @@ fn with_signature(file: &TrailFile) -> Vec<String> {
     names
 }
 
-struct Counted<W> {
-    inner: W,
-    count: u64,
-}
-
-impl<W: Write> Write for Counted<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.inner.write(bytes)?;
-        self.count += count as u64;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
-}
-
 struct Told<'a> {
     inner: &'a mut dyn Write,
     done: &'a mut u64,
-    total: u64,
-    tell: &'a mut dyn FnMut(u64, u64),
+    tell: &'a mut dyn FnMut(u64),
 }
 
 impl Write for Told<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = self.inner.write(bytes)?;
         *self.done += count as u64;
-        (self.tell)(*self.done, self.total);
+        (self.tell)(*self.done);
         Ok(count)
     }
 
