@@ -408,7 +408,7 @@ pub fn bundle(repository: &Path) -> Vec<u8> {
         for target in fs::read_dir(release.unwrap().path()).unwrap() {
             let place = target.unwrap().path();
             let name = place.strip_prefix(&targets).unwrap().to_str().unwrap().to_owned();
-            let packed = zstd::encode_all(File::open(&place).unwrap(), 1).unwrap();
+            let packed = zstd::encode_all(fs::File::open(&place).unwrap(), 1).unwrap();
             writer
                 .target(&name, None, packed.len() as u64, &mut &packed[..])
                 .unwrap();
