@@ -19,6 +19,9 @@ const DATASTORE: &str = "datastore";
 const SITE: &str = "site";
 /// Where the receipts of hosts and gateways lie.
 const RECEIPTS: &str = "receipts";
+/// What commands keep for themselves there: logs of exports, imports that wait or were refused, unfinished work. It is offered to
+/// nobody, nothing is decided by it, and it is not looked into.
+const ASIDE: [&str; 3] = ["exports", "quarantine", "work"];
 const ENTRIES: usize = 1_000_000;
 
 /// Looks whether a directory is a repository at all.
@@ -60,6 +63,7 @@ pub fn repository(directory: &Path, mut question: Question<'_>) -> Result<Audite
                 question.complete = false;
                 continue;
             }
+            name if ASIDE.contains(&name) && entry.file_type()?.is_dir() => continue,
             RECEIPTS if entry.file_type()?.is_dir() => {
                 receipts = true;
                 continue;

@@ -73,18 +73,8 @@ pub fn peaks(shop: &Workshop) -> Result<Vec<Measure>> {
                     })
             })
             .collect();
-        let log = fs::File::create(new.join("log"))?;
-        let child = shop
-            .program(&words[0])
-            .args(&words[1..])
-            .spawn(Stdio::from(log.try_clone()?), Stdio::from(log))?;
-        let pid = child.id();
-        let (status, peak) = watch(child, || Some(pid))?;
-        ensure!(
-            status.success(),
-            "measuring `{line}`: it ended with {status}: {}",
-            fs::read_to_string(new.join("log"))?
-        );
+        let peak = watched(shop.program(&words[0]).args(&words[1..]), &new.join("log"))
+            .with_context(|| format!("measuring `{line}`"))?;
         measures.push(measure(&format!("{} {}", words[0], words[1]), peak));
     }
     measures.push(measure("bastide-install run", install(shop, &new)?));
@@ -95,6 +85,16 @@ pub fn peaks(shop: &Workshop) -> Result<Vec<Measure>> {
 /// A peak in bytes against the limit.
 pub fn measure(step: &str, peak: u64) -> Measure {
     Measure::size(&format!("memory of {step} / limit"), peak, LIMIT)
+}
+
+/// The peak in bytes of a command that must succeed.
+pub fn watched(cmd: Cmd, log: &Path) -> Result<u64> {
+    let file = fs::File::create(log)?;
+    let child = cmd.spawn(Stdio::from(file.try_clone()?), Stdio::from(file))?;
+    let pid = child.id();
+    let (status, peak) = watch(child, || Some(pid))?;
+    ensure!(status.success(), "it ended with {status}: {}", fs::read_to_string(log)?);
+    Ok(peak)
 }
 
 /// The peak in bytes of a command on the host that must succeed, and what is done as soon as it has.
