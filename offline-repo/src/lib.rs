@@ -19,6 +19,7 @@ pub mod import;
 pub mod medium;
 pub mod mirror;
 mod office;
+pub mod prune;
 pub mod publish;
 pub mod quarantine;
 pub mod receipts;

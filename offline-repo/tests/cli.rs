@@ -243,6 +243,7 @@ fn the_examples_in_the_help_work() {
         "snapshot diff",
         "snapshot verify",
         "verify",
+        "prune",
         "publish",
         "export",
         "import",

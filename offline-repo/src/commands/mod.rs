@@ -32,6 +32,7 @@ Examples:
   bastide-repo mirror offline-repo/specs/base.toml --store store
   bastide-repo snapshot verify base --store store
   bastide-repo verify --store store
+  bastide-repo prune --store store --keep-last 3
   bastide-repo publish --repo repository --site site \\
       --passphrase-file passphrase --release build/1.0.0
   bastide-repo export --repo repository --out stick/1.0.0.bundle
@@ -54,6 +55,8 @@ enum Command {
     Snapshot(snapshot::Group),
     /// Read every object of a store's pool, and name what is damaged or missing
     Verify(pool::Verify),
+    /// Remove snapshots, and the objects that no other one needs
+    Prune(pool::Prune),
     /// Sign a build as a release of a TUF repository, or renew the signatures
     Publish(release::Publish),
     /// Write releases into one file for the way over the gap
@@ -82,6 +85,7 @@ pub fn run(cli: &Cli) -> Result<Exit> {
         Command::Mirror(args) => args.run(),
         Command::Snapshot(args) => args.run(),
         Command::Verify(args) => args.run(),
+        Command::Prune(args) => args.run(),
         Command::Publish(args) => args.run(),
         Command::Export(args) => args.run(),
         Command::Import(args) => args.run(),

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! `verify`: the care of a store's pool.
+//! `verify` and `prune`: the care of a store's pool.
 
 use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
+use offline_repo::prune::{self, Plan, Policy};
 use offline_repo::store::Store;
 use offline_repo::verify::{self, Finding, Report};
 use serde_json::json;
@@ -108,4 +109,91 @@ fn told(word: &str, finding: &Finding) -> String {
         format!("needed by {}", finding.needed_by.join(", "))
     };
     format!("{word}: {}: {}; {needed}", finding.path.display(), finding.why)
+}
+
+#[derive(Args)]
+#[command(
+    after_long_help = "A group of snapshots has the same name but for a date or number at the end, the
+same suites and the same architecture; the newest is the one with the newest
+lists of upstream. A snapshot stays if either option keeps it. What a mirror
+run that was stopped has fetched for no snapshot yet goes too.
+
+Nobody else may have the store open. Nothing is removed when a manifest cannot
+be read, or what is no snapshot lies among them. A run that was cut off loses
+nothing that is to be kept; run it again.
+
+Examples:
+  bastide-repo prune --store store --keep-last 3 --keep base --dry-run
+  bastide-repo prune --store store --keep-last 3 --keep base
+  bastide-repo prune --store store --keep base --keep patched --json"
+)]
+pub struct Prune {
+    /// The store's directory
+    #[arg(long)]
+    store: PathBuf,
+    /// Keep the newest N snapshots of each group
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), required_unless_present = "keep")]
+    keep_last: Option<u32>,
+    /// Keep this snapshot; may be repeated
+    #[arg(long, value_name = "NAME")]
+    keep: Vec<String>,
+    /// Say what would be removed, and remove nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Prune {
+    pub fn run(&self) -> Result<Exit> {
+        let policy = Policy {
+            names: self.keep.iter().cloned().collect(),
+            last: self.keep_last.unwrap_or(0) as usize,
+        };
+        let plan = if self.dry_run {
+            prune::plan(&Store::open(&self.store)?, &policy)?
+        } else {
+            let alone = Store::open_alone(&self.store)?;
+            let screen = Screen::new(false);
+            let pruned = prune::prune(&alone, &policy, &mut |step| {
+                screen.say(format!("removing objects: {} of {}", step.done, step.total));
+            });
+            screen.end();
+            pruned?
+        };
+        if self.json {
+            let mut value = serde_json::to_value(&plan)?;
+            value["dry_run"] = json!(self.dry_run);
+            output::json(&value)?;
+        } else {
+            tell(&plan, self.dry_run)?;
+        }
+        Ok(Exit::Done)
+    }
+}
+
+fn tell(plan: &Plan, dry_run: bool) -> Result<()> {
+    for kept in &plan.kept {
+        let why = match &kept.newest_of {
+            Some(group) => format!("among the newest of {group}"),
+            None => "named".into(),
+        };
+        output::line(&format!("kept: {}, {why}", kept.name))?;
+    }
+    let word = if dry_run { "would be removed" } else { "removed" };
+    for name in &plan.removed {
+        output::line(&format!("{word}: {name}"))?;
+    }
+    for stranger in &plan.strangers {
+        output::line(&format!("no object of the pool, left alone: {}", stranger.display()))?;
+    }
+    output::line(&format!(
+        "{word}: {}, {}, {}; {} kept",
+        output::count(plan.removed.len(), "snapshot"),
+        output::count(plan.objects_removed, "object"),
+        human(plan.bytes_removed),
+        output::count(plan.objects_kept as usize, "object"),
+    ))?;
+    Ok(())
 }

@@ -280,7 +280,7 @@ fn print(diff: &Diff) -> Result<()> {
             output::line(&output::fold("", 2, &format!("{head}: not all fixes are known: {why}")))?;
         }
     }
-    output::line(&format!(
+    let summary = format!(
         "{} -> {}: {} added, {} changed, {} removed; {} named{}",
         diff.from,
         diff.to,
@@ -292,7 +292,8 @@ fn print(diff: &Diff) -> Result<()> {
             number => format!("{number} security fixes"),
         },
         if diff.complete() { "" } else { ", and there may be more" }
-    ))?;
+    );
+    output::line(&output::fold("", 2, &summary))?;
     Ok(())
 }
 
