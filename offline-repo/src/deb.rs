@@ -265,7 +265,7 @@ mod tests {
             packed.write_all(&many).unwrap();
         }
         let said = why(&deb("data.tar.zst", &packed.finish().unwrap()));
-        assert!(said.contains("files"), "{said}");
+        assert!(said.contains("more than"), "{said}");
         let mut options = liblzma::stream::LzmaOptions::new_preset(0).unwrap();
         options.dict_size(256 << 20);
         let mut filters = liblzma::stream::Filters::new();

@@ -23,6 +23,7 @@ pub mod prune;
 pub mod publish;
 pub mod quarantine;
 pub mod receipts;
+pub mod repair;
 pub mod repository;
 pub mod snapshot;
 pub mod spec;

@@ -233,7 +233,9 @@ fn the_examples_in_the_help_work() {
     }
     let shelf = Shelf::with(2);
     shelf.put("patched", &many(3));
-    common::copy(&shelf.at("store"), &low.at("store"));
+    for place in ["store", "stick/store"] {
+        common::copy(&shelf.at("store"), &low.at(place));
+    }
     let mut helps = common::helps(PROGRAM, &[]);
     let order = [
         "mirror",
@@ -243,6 +245,7 @@ fn the_examples_in_the_help_work() {
         "snapshot diff",
         "snapshot verify",
         "verify",
+        "repair",
         "prune",
         "publish",
         "export",

@@ -12,6 +12,7 @@ use std::path::Path;
 use offline_repo::snapshot::SnapshotPackage;
 use offline_repo::spec::Role;
 use serde_json::{Value, json};
+use signing::digest::Sha256;
 use support::common::{assert_closed_pipe, flip};
 use support::debs::{Recipe, entry, gzip, real, with_changelog};
 use support::shelf::{Shelf, many, package};
@@ -135,14 +136,20 @@ fn a_source_package_is_read_once_and_where_its_changelog_is() {
         fill: &linked,
     };
     let text = |version: &str| entry("src", version, "CVE-2026-0002") + &entry("src", "1", "CVE-2024-0001");
+    let large = |version: &str| {
+        let fill = |doc: &Path| {
+            let digests = (0..1000u32).map(|number| Sha256::of(&number.to_be_bytes()).to_string());
+            fs::write(doc.join("README"), digests.collect::<String>()).unwrap();
+            gzip(&doc.join("changelog.Debian.gz"), text(version).as_bytes());
+        };
+        let packing = "xz";
+        real("large", version, &Recipe { packing, fill: &fill })
+    };
     let all = |version: &str| {
         vec![
             of("src", real("small", version, &recipe)),
             of("src", with_changelog("big", version, &text(version))),
-            of(
-                "src",
-                with_changelog("more", version, &(text(version) + &" ".repeat(3000))),
-            ),
+            of("src", large(version)),
         ]
     };
     shelf.put("base", &all("1"));
@@ -151,22 +158,25 @@ fn a_source_package_is_read_once_and_where_its_changelog_is() {
     assert_eq!(
         found["sources"],
         json!([{
-            "source": "src", "from": "1", "to": "2", "packages": ["big", "more", "small"],
+            "source": "src", "from": "1", "to": "2", "packages": ["big", "large", "small"],
             "fixes": ["CVE-2026-0002"], "lost": [], "incomplete": null,
         }])
     );
-    // The other packages of the source were not read: whether they are whole makes no difference.
-    let more = shelf.store().snapshot("patched").unwrap();
-    let more = more.packages.iter().find(|one| one.name == "more").unwrap().sha256;
-    flip(&shelf.store().object(&more));
+    let damage = |name: &str| {
+        let snapshot = shelf.store().snapshot("patched").unwrap();
+        let package = snapshot.packages.iter().find(|one| one.name == name).unwrap();
+        flip(&shelf.store().object(&package.sha256));
+    };
+    // Each is held against its digest, and the next larger one taken.
+    damage("big");
     diff(&shelf, 0);
-    // That which is read is held against its digest, and the next one taken.
-    let big = shelf.store().snapshot("patched").unwrap();
-    let big = big.packages.iter().find(|one| one.name == "big").unwrap().sha256;
-    flip(&shelf.store().object(&big));
+    damage("large");
     let found = diff(&shelf, 4);
     let why = found["sources"][0]["incomplete"].as_str().unwrap();
-    assert!(why.contains("has been altered"), "{why}");
+    assert!(
+        why.contains("in big 2 could not be read") && why.contains("has been altered"),
+        "{why}"
+    );
     assert!(shelf.run(DIFF).ends(4).out.contains("there may be more"));
 }
 
@@ -221,8 +231,6 @@ fn whatever_dpkg_packs_is_read_and_native_packages_too() {
         let old = entry("lib", "1", "x");
         let new = entry("lib", "2", "CVE-2026-0002") + &old;
         let native = |doc: &Path| {
-            // A long name before it, and after it what a native package's changelog is not.
-            fs::write(doc.join("a".repeat(120)), "x").unwrap();
             gzip(&doc.join("changelog.gz"), new.as_bytes());
         };
         let upstreams_too = |doc: &Path| {
@@ -230,12 +238,14 @@ fn whatever_dpkg_packs_is_read_and_native_packages_too() {
             gzip(&doc.join("changelog.Debian.gz"), new.as_bytes());
         };
         let recipe = |fill| Recipe { packing, fill };
-        shelf.put("base", &[package("lib", "1", b"1"), package("other", "1", b"other 1")]);
+        // Longer than a name in a tar header.
+        let long = "o".repeat(80);
+        shelf.put("base", &[package("lib", "1", b"1"), package(&long, "1", b"other 1")]);
         shelf.put(
             "patched",
             &[
                 real("lib", "2", &recipe(&native)),
-                real("other", "2", &recipe(&upstreams_too)),
+                real(&long, "2", &recipe(&upstreams_too)),
             ],
         );
         let found = diff(&shelf, 0);

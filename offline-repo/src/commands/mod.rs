@@ -32,6 +32,7 @@ Examples:
   bastide-repo mirror offline-repo/specs/base.toml --store store
   bastide-repo snapshot verify base --store store
   bastide-repo verify --store store
+  bastide-repo repair --store store --from stick/store
   bastide-repo prune --store store --keep-last 3
   bastide-repo publish --repo repository --site site \\
       --passphrase-file passphrase --release build/1.0.0
@@ -55,6 +56,8 @@ enum Command {
     Snapshot(snapshot::Group),
     /// Read every object of a store's pool, and name what is damaged or missing
     Verify(pool::Verify),
+    /// Take what is damaged or missing from another store's pool
+    Repair(pool::Repair),
     /// Remove snapshots, and the objects that no other one needs
     Prune(pool::Prune),
     /// Sign a build as a release of a TUF repository, or renew the signatures
@@ -85,6 +88,7 @@ pub fn run(cli: &Cli) -> Result<Exit> {
         Command::Mirror(args) => args.run(),
         Command::Snapshot(args) => args.run(),
         Command::Verify(args) => args.run(),
+        Command::Repair(args) => args.run(),
         Command::Prune(args) => args.run(),
         Command::Publish(args) => args.run(),
         Command::Export(args) => args.run(),
