@@ -18,7 +18,6 @@ use signing::output::{self, Refused, Usage};
 
 use crate::debversion;
 use crate::snapshot::Snapshot;
-use crate::spec::is_name;
 use crate::store::{self, Alone, Store, TEMPORARY};
 
 /// Which snapshots are kept.
@@ -166,12 +165,6 @@ fn all(store: &Store) -> Result<BTreeMap<String, Snapshot>> {
         let name = entry.with_context(read)?.file_name().to_string_lossy().into_owned();
         if name.starts_with(TEMPORARY) {
             continue;
-        }
-        if !is_name(&name) {
-            return Err(anyhow!(Refused(format!(
-                "{} is no snapshot's name, and may need any object: move it away; nothing was removed",
-                directory.join(&name).display()
-            ))));
         }
         let snapshot = store.snapshot(&name).map_err(|error| {
             anyhow!(Refused(format!(

@@ -100,7 +100,8 @@ fn what_is_not_kept_goes_and_what_a_kept_snapshot_needs_stays() {
 #[test]
 fn the_newest_of_each_group_are_kept() {
     let shelf = Shelf::new();
-    let day = |number: i64| -> DateTime<Utc> { now() - Duration::days(100 - number) };
+    let today = now();
+    let day = |number: i64| -> DateTime<Utc> { today - Duration::days(100 - number) };
     // Later lists make a snapshot newer; of the same lists, the greater number does.
     for (name, date) in [
         ("base-9", day(3)),
