@@ -30,6 +30,8 @@ const MOST_FIXES: usize = 50_000;
 pub struct Named {
     /// The identifiers, `CVE-YYYY-NNNN`.
     pub fixes: BTreeSet<String>,
+    /// Whether one of the entries was uploaded for a security suite, whatever it names.
+    pub security: bool,
     /// Whether an entry of the old version or an older one is there. Where it is not, entries are lacking.
     pub reaches: bool,
 }
@@ -42,6 +44,7 @@ pub fn between(packed: &[u8], old: &str, new: &str) -> Result<Named> {
     let mut text = BufReader::new(MultiGzDecoder::new(packed).take(LARGEST + 1));
     let mut named = Named {
         fixes: BTreeSet::new(),
+        security: false,
         reaches: false,
     };
     let (mut inside, mut begins, mut length) = (false, false, 0);
@@ -56,10 +59,11 @@ pub fn between(packed: &[u8], old: &str, new: &str) -> Result<Named> {
         if count == 0 {
             break;
         }
-        if let Some(version) = heading(&line) {
+        if let Some((version, security)) = heading(&line) {
             begins |= compare(version, new).is_eq();
             named.reaches |= compare(version, old).is_le();
             inside = compare(version, old).is_gt() && compare(version, new).is_le();
+            named.security |= inside && security;
         } else if inside {
             gather(&line, &mut named.fixes)?;
         }
@@ -68,8 +72,8 @@ pub fn between(packed: &[u8], old: &str, new: &str) -> Result<Named> {
     Ok(named)
 }
 
-/// The version in the first line of an entry, `package (version) suites; urgency=low`.
-fn heading(line: &[u8]) -> Option<&str> {
+/// The version in the first line of an entry, `package (version) suites; urgency=low`, and whether it is for a security suite.
+fn heading(line: &[u8]) -> Option<(&str, bool)> {
     let line = std::str::from_utf8(line).ok()?;
     let (package, rest) = line.split_once(" (")?;
     let (version, rest) = rest.split_once(") ")?;
@@ -77,7 +81,9 @@ fn heading(line: &[u8]) -> Option<&str> {
         let known = |letter: char| letter.is_ascii_alphanumeric() || more.contains(letter);
         !text.is_empty() && text.len() <= 256 && text.chars().all(known)
     };
-    (plain(package, "+-.") && plain(version, "+-.:~") && rest.contains(';')).then_some(version)
+    let (suites, _) = rest.split_once(';')?;
+    let security = suites.split(' ').any(|suite| suite.ends_with("-security"));
+    (plain(package, "+-.") && plain(version, "+-.:~")).then_some((version, security))
 }
 
 /// Every `CVE-YYYY-NNNN` of a line, whichever way it is written.
@@ -142,6 +148,14 @@ mod tests {
         );
         assert_eq!(found(&text, "1.0-3", "1.0-3"), (Vec::new(), true));
         assert!(between(&packed(text.as_bytes()), "1.0-1", "1.0-4").is_err());
+    }
+
+    #[test]
+    fn an_upload_for_a_security_suite_is_known_without_identifiers() {
+        let security = entry("1.0-2", "GHSA-1").replace("stable;", "trixie trixie-security;");
+        let text = packed((security + &entry("1.0-1", "x")).as_bytes());
+        let known = |old, new| between(&text, old, new).unwrap().security;
+        assert!(known("1.0-1", "1.0-2") && !known("1.0-2", "1.0-2") && !known("0.9-1", "1.0-1"));
     }
 
     #[test]

@@ -66,6 +66,8 @@ pub struct SourceChange {
     pub fixes: BTreeSet<String>,
     /// Those that the first has and the second lacks, where the version went back.
     pub lost: BTreeSet<String>,
+    /// Whether Debian uploaded one of the versions between for a security suite; it may name no fix.
+    pub security: bool,
     /// Why there may be more, if there may.
     pub incomplete: Option<String>,
 }
@@ -170,6 +172,7 @@ pub fn diff(store: &Store, from: &str, to: &str, tell: &mut dyn FnMut(&str)) -> 
             packages,
             fixes: BTreeSet::new(),
             lost: BTreeSet::new(),
+            security: false,
             incomplete: None,
         };
         let back = compare(to, from).is_lt();
@@ -184,6 +187,7 @@ pub fn diff(store: &Store, from: &str, to: &str, tell: &mut dyn FnMut(&str)) -> 
                     let older = if back { to } else { from };
                     change.incomplete = Some(format!("the changelog does not reach back to {older}: Debian trims it"));
                 }
+                change.security = named.security;
                 *(if back { &mut change.lost } else { &mut change.fixes }) = named.fixes;
             }
             Err(error) => change.incomplete = Some(output::chain(&error)),

@@ -160,6 +160,7 @@ fn a_list_that_went_bad_with_its_object_is_put_right_in_the_snapshot() {
         (&json!([]), content.to_vec())
     );
     assert_eq!(fs::metadata(&linked).unwrap().nlink(), 2);
+    assert_eq!(repair(&shelf, 0)["relinked"], json!([]));
     // A list that cannot be had is not made up.
     rot();
     flip(

@@ -159,7 +159,7 @@ fn a_source_package_is_read_once_and_where_its_changelog_is() {
         found["sources"],
         json!([{
             "source": "src", "from": "1", "to": "2", "packages": ["big", "large", "small"],
-            "fixes": ["CVE-2026-0002"], "lost": [], "incomplete": null,
+            "fixes": ["CVE-2026-0002"], "lost": [], "security": true, "incomplete": null,
         }])
     );
     let damage = |name: &str| {
@@ -194,6 +194,19 @@ fn a_new_build_of_the_same_source_has_no_fixes_to_be_read() {
     assert_eq!(
         (&found["changed"][0]["to"], &found["sources"]),
         (&"1.0-1+b1".into(), &json!([]))
+    );
+}
+
+#[test]
+fn a_security_upload_without_an_identifier_is_said() {
+    let shelf = Shelf::new();
+    shelf.put("base", &[package("lib", "1", b"1")]);
+    let text = entry("lib", "2", "Fixes GHSA-0000-0000-0000") + &entry("lib", "1", "x");
+    shelf.put("patched", &[with_changelog("lib", "2", &text)]);
+    let said = shelf.run(DIFF).ok();
+    assert!(
+        said.contains("source lib 1 -> 2: a security upload that names no CVE"),
+        "{said}"
     );
 }
 

@@ -268,15 +268,22 @@ fn print(diff: &Diff) -> Result<()> {
         ))?;
     }
     for source in &diff.sources {
+        let head = format!("source {} {} -> {}", source.source, source.from, source.to);
         for (word, fixes) in [("fixes", &source.fixes), ("loses fixes of", &source.lost)] {
             if !fixes.is_empty() {
                 let fixes: Vec<_> = fixes.iter().map(String::as_str).collect();
-                let head = format!("source {} {} -> {} {word}", source.source, source.from, source.to);
-                output::line(&output::fold("", 2, &format!("{head} {}", fixes.join(" "))))?;
+                let line = format!("{head} {word} {}", fixes.join(" "));
+                output::line(&output::fold("", 2, &line))?;
             }
         }
+        if source.security && source.fixes.is_empty() && source.lost.is_empty() {
+            output::line(&output::fold(
+                "",
+                2,
+                &format!("{head}: a security upload that names no CVE"),
+            ))?;
+        }
         if let Some(why) = &source.incomplete {
-            let head = format!("source {} {} -> {}", source.source, source.from, source.to);
             output::line(&output::fold("", 2, &format!("{head}: not all fixes are known: {why}")))?;
         }
     }
