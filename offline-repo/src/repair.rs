@@ -61,6 +61,10 @@ pub fn repair(store: &Store, from: &Store, tell: &mut dyn FnMut(Step)) -> Result
         return Err(anyhow!(Usage(same)));
     }
     let lock = store.lock()?;
+    // What a run left that was cut off.
+    for part in ["pool", "snapshots"] {
+        store::sweep(&store.root().join(part))?;
+    }
     let seen = verify::verify(store, false, tell)?;
     let mut report = Report {
         objects: seen.objects,

@@ -254,6 +254,7 @@ fn a_killed_run_leaves_no_half_object() {
     assert!(length == 9 || length == large.len() as u64, "{length}");
     repair(&shelf, 0);
     shelf.run("verify --store store").ok();
+    assert!(!begun(), "what the killed run left is still there");
 }
 
 /// What `verify` says of damage is what `repair` needs.
