@@ -2,22 +2,29 @@
 //! The offline repository: snapshots of upstream packages on the low side, signed releases on both sides of the gap.
 //!
 //! On the left of the first signature stand [`spec`], [`mirror`], [`store`], [`snapshot`] and [`upstream`]: a pinned set
-//! of Debian packages, fetched by apt, proved here, kept by content and looked after by [`verify`]. On its right stand [`repository`], [`publish`], [`export`], [`import`] and [`approve`], and [`bundle`]
-//! between them, which a host reads as well.
+//! of Debian packages, fetched by apt, proved here and kept by content. [`verify`], [`repair`] and [`prune`] look after them,
+//! [`diff`] says what is new in them. On its right stand [`repository`], [`publish`], [`export`], [`import`] and [`approve`],
+//! and [`bundle`] between them, which a host reads as well.
 
 pub mod approve;
 pub mod apt;
 pub mod aptview;
 pub mod bundle;
+pub mod changelog;
 pub mod control;
+pub mod deb;
+pub mod debversion;
+pub mod diff;
 pub mod export;
 pub mod import;
 pub mod medium;
 pub mod mirror;
 mod office;
+pub mod prune;
 pub mod publish;
 pub mod quarantine;
 pub mod receipts;
+pub mod repair;
 pub mod repository;
 pub mod snapshot;
 pub mod spec;

@@ -10,10 +10,14 @@
 //!
 //! An object comes into the pool only whole: hashed while it is copied or before it is moved, synced, renamed. A killed
 //! writer leaves temporaries that nobody reads.
+//!
+//! Who has a store open holds a shared lock (flock(2)) on `pool`, so that nobody takes objects away meanwhile; who takes them
+//! away holds it alone, and the writer's lock with it.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use signing::digest::{self, Sha256};
@@ -23,31 +27,99 @@ use signing::output::Refused;
 use crate::snapshot::{self, Snapshot};
 use crate::spec::is_name;
 
+/// How the names of what is not finished begin, or is being taken away.
+pub const TEMPORARY: &str = ".incomplete-";
+
 /// The one writer of a store, until dropped.
 pub struct Lock {
     _lock: durable::Lock,
 }
 
-/// A store's directory.
+/// A store's directory. While it or a copy of it is there, nobody takes objects away.
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
+    _present: Arc<Present>,
+}
+
+/// The lock on `pool`, shared or not.
+#[derive(Debug)]
+struct Present(File);
+
+impl Drop for Present {
+    /// Unlocks and does not only close, as [`durable::Lock`] does.
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
+
+/// A store that nobody else has open: objects and snapshots may be taken away.
+pub struct Alone {
+    store: Store,
+    _lock: Lock,
+}
+
+impl Alone {
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+}
+
+/// What a directory of the pool holds.
+#[derive(Debug, Default)]
+pub struct Listed {
+    /// The names of the objects.
+    pub objects: Vec<Sha256>,
+    /// What has no object's name, and is no writer's temporary.
+    pub strangers: Vec<PathBuf>,
 }
 
 impl Store {
     /// Opens a store that exists.
     ///
     /// # Errors
-    /// When the directory is not a store.
+    /// When the directory is not a store, or objects are just taken away from it.
     pub fn open(root: &Path) -> Result<Self> {
+        Self::present(root, |pool| match pool.try_lock_shared() {
+            Err(fs::TryLockError::WouldBlock) => {
+                bail!("it is being pruned by another process: wait for it to end")
+            }
+            // Where there are no locks, nobody is kept out; nothing is taken away there either.
+            Ok(()) | Err(fs::TryLockError::Error(_)) => Ok(()),
+        })
+    }
+
+    /// Opens a store that exists, and that nobody else has open.
+    ///
+    /// # Errors
+    /// When the directory is not a store, somebody has it open, or there are no locks.
+    pub fn open_alone(root: &Path) -> Result<Alone> {
+        let store = Self::present(root, |pool| match pool.try_lock() {
+            Err(fs::TryLockError::WouldBlock) => bail!("it is in use by another process: wait for it to end"),
+            other => other.context("it cannot be locked"),
+        })?;
+        let lock = store.lock()?;
+        Ok(Alone { store, _lock: lock })
+    }
+
+    fn present(root: &Path, lock: impl FnOnce(&File) -> Result<()>) -> Result<Self> {
         if !root.join("pool").is_dir() {
             bail!(
                 "{} is not a store: make one with `bastide-repo mirror SPEC --store {0}`",
                 root.display()
             );
         }
-        let root = fs::canonicalize(root).with_context(|| format!("cannot open the store {}", root.display()))?;
-        Ok(Self { root })
+        let open = || format!("cannot open the store {}", root.display());
+        let root = fs::canonicalize(root).with_context(open)?;
+        let pool = File::open(root.join("pool")).with_context(open)?;
+        lock(&pool).with_context(open)?;
+        let present = Arc::new(Present(pool));
+        Ok(Self {
+            root,
+            _present: present,
+        })
     }
 
     /// Opens a store, made where there is none.
@@ -83,6 +155,30 @@ impl Store {
     pub fn object(&self, sha256: &Sha256) -> PathBuf {
         let name = sha256.to_string();
         self.root.join("pool/sha256").join(&name[..2]).join(name)
+    }
+
+    /// Lists the objects whose names begin with this byte.
+    ///
+    /// # Errors
+    /// When the directory is there and cannot be read.
+    pub fn listed(&self, first: u8) -> io::Result<Listed> {
+        let directory = self.root.join("pool/sha256").join(format!("{first:02x}"));
+        let mut listed = Listed::default();
+        let entries = match fs::read_dir(directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(listed),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            match name.parse::<Sha256>() {
+                Ok(digest) if digest.to_string() == name && digest.0[0] == first => listed.objects.push(digest),
+                // A writer's: the next one clears it away.
+                _ if name.starts_with(TEMPORARY) => (),
+                _ => listed.strangers.push(entry.path()),
+            }
+        }
+        Ok(listed)
     }
 
     /// Whether an object of this size is there. Its content was checked when it came in; [`Store::check`] reads it.
@@ -207,7 +303,7 @@ impl Store {
         let place = self.snapshot_directory(&snapshot.name)?;
         let parent = self.root.join("snapshots");
         let put = || -> Result<()> {
-            let fresh = tempfile::Builder::new().prefix(".incomplete-").tempdir_in(&parent)?;
+            let fresh = tempfile::Builder::new().prefix(TEMPORARY).tempdir_in(&parent)?;
             for (file, bytes) in inreleases {
                 let path = fresh.path().join(file);
                 fs::create_dir_all(path.parent().unwrap_or(&parent))?;
@@ -259,7 +355,7 @@ pub fn sweep(directory: &Path) -> Result<()> {
         let entry = entry.with_context(failed)?;
         let is_directory = entry.file_type().with_context(failed)?.is_dir();
         let path = entry.path();
-        if entry.file_name().as_encoded_bytes().starts_with(b".incomplete-") {
+        if entry.file_name().as_encoded_bytes().starts_with(TEMPORARY.as_bytes()) {
             let gone = if is_directory {
                 fs::remove_dir_all(&path)
             } else {

@@ -144,12 +144,7 @@ fn read_block(reader: &mut (impl Read + Seek), at: u64, length: u64) -> io::Resu
 }
 
 fn parse_header(header: &[u8; BLOCK as usize]) -> Result<(String, u64), TarError> {
-    let sum: u64 = header
-        .iter()
-        .enumerate()
-        .map(|(index, byte)| u64::from(if (148..156).contains(&index) { b' ' } else { *byte }))
-        .sum();
-    if octal(&header[148..156]) != Some(sum) {
+    if !checksum_holds(header) {
         return refused("it is no tar archive, or a header was altered: its checksum is wrong");
     }
     let prefix: &[u8] = match &header[257..265] {
@@ -179,6 +174,16 @@ fn parse_header(header: &[u8; BLOCK as usize]) -> Result<(String, u64), TarError
     }
 }
 
+/// Whether a header is the one that was written.
+pub(crate) fn checksum_holds(header: &[u8; BLOCK as usize]) -> bool {
+    let sum: u64 = header
+        .iter()
+        .enumerate()
+        .map(|(index, byte)| u64::from(if (148..156).contains(&index) { b' ' } else { *byte }))
+        .sum();
+    octal(&header[148..156]) == Some(sum)
+}
+
 fn text(field: &[u8]) -> Result<String, TarError> {
     let end = field.iter().position(|byte| *byte == 0).unwrap_or(field.len());
     if field[end..].iter().any(|byte| *byte != 0) {
@@ -191,7 +196,7 @@ fn text(field: &[u8]) -> Result<String, TarError> {
 }
 
 /// An octal number, ended by a blank or NUL.
-fn octal(field: &[u8]) -> Option<u64> {
+pub(crate) fn octal(field: &[u8]) -> Option<u64> {
     let end = field
         .iter()
         .position(|byte| matches!(byte, 0 | b' '))

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -190,8 +190,10 @@ impl Walk {
         if let Some(again) = self.again.pop() {
             return Some(again);
         }
-        while self.names.is_empty() && self.shard < 256 {
-            self.list();
+        while self.names.is_empty()
+            && let Ok(first) = u8::try_from(self.shard)
+        {
+            self.list(first);
         }
         let next = self.names.pop()?;
         self.reading.insert(next);
@@ -199,39 +201,23 @@ impl Walk {
     }
 
     /// Lists the next directory of the pool.
-    fn list(&mut self) {
-        let shard = format!("{:02x}", self.shard);
+    fn list(&mut self, first: u8) {
         self.shard += 1;
-        let directory = self.store.root().join("pool/sha256").join(&shard);
-        let entries = match fs::read_dir(&directory) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return,
-            entries => entries,
-        };
-        let listed = entries.and_then(|mut entries| entries.try_for_each(|entry| self.sort(&shard, &entry?.path())));
-        if let Err(error) = listed {
-            self.unread.push(Unread {
-                path: directory,
+        match self.store.listed(first) {
+            Ok(listed) => {
+                let (to_read, earlier): (Vec<_>, Vec<_>) =
+                    listed.objects.into_iter().partition(|digest| *digest >= self.from);
+                let earlier = earlier.iter().filter(|digest| !self.doubted.contains(digest));
+                self.objects_earlier += earlier.count() as u64;
+                self.names = to_read;
+                self.strangers.extend(listed.strangers);
+            }
+            Err(error) => self.unread.push(Unread {
+                path: self.store.root().join(format!("pool/sha256/{first:02x}")),
                 why: error.to_string(),
-            });
+            }),
         }
         self.names.sort_unstable_by(|one, other| other.cmp(one));
-    }
-
-    fn sort(&mut self, shard: &str, path: &Path) -> io::Result<()> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        match name.parse::<Sha256>() {
-            Ok(digest) if digest.to_string() == name && name.starts_with(shard) => {
-                if digest < self.from {
-                    self.objects_earlier += u64::from(!self.doubted.contains(&digest));
-                } else {
-                    self.names.push(digest);
-                }
-            }
-            // A writer's: the next one clears it away.
-            _ if name.starts_with(".incomplete-") => (),
-            _ => self.strangers.push(path.to_path_buf()),
-        }
-        Ok(())
     }
 
     fn read(&mut self, name: Sha256, found: Found) {

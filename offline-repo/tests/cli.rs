@@ -12,6 +12,7 @@ use signing::digest::Sha256;
 use signing::keys::{self, Algorithm, PrivateKey};
 use support::common::{self, assert_closed_pipe, contents};
 use support::low::{Low, edit};
+use support::shelf::{Shelf, many};
 use support::{PROGRAM, build, other_site, passphrase_file, published, site};
 
 /// The words of `publish` in a directory that holds `site` and `passphrase`.
@@ -161,9 +162,12 @@ fn unknown_keys_and_foreign_facts_are_named() {
         _ => Some(content),
     });
     assert!(low.import(&bad, &[]).ends(3).err.contains("surprise"));
-    low.run("verify-snapshot --archive /dev/zero")
+    low.run("snapshot verify --archive /dev/zero")
         .fails(1, &["/dev/zero", "not a regular file"]);
     low.run("list nowhere").fails(1, &["nowhere"]);
+    common::copy(&Shelf::with(1).at("store"), &low.at("store"));
+    low.run("list store")
+        .fails(1, &["store is a store", "snapshot list --store store"]);
     low.run("list passphrase").fails(3, &["passphrase"]);
     low.run("list build-1.1.0")
         .fails(1, &["build-1.1.0 is not a repository"]);
@@ -224,14 +228,25 @@ fn the_examples_in_the_help_work() {
     fs::create_dir(low.at("build")).unwrap();
     build(low.directory.path(), "1.0.0");
     fs::rename(low.at("build-1.0.0"), low.at("build/1.0.0")).unwrap();
-    for directory in ["stick", "discs", "store/pool", "store/snapshots"] {
+    for directory in ["stick", "discs"] {
         fs::create_dir_all(low.at(directory)).unwrap();
+    }
+    let shelf = Shelf::with(2);
+    shelf.put("patched", &many(3));
+    for place in ["store", "stick/store"] {
+        common::copy(&shelf.at("store"), &low.at(place));
     }
     let mut helps = common::helps(PROGRAM, &[]);
     let order = [
         "mirror",
-        "verify-snapshot",
+        "snapshot",
+        "snapshot list",
+        "snapshot show",
+        "snapshot diff",
+        "snapshot verify",
         "verify",
+        "repair",
+        "prune",
         "publish",
         "export",
         "import",
@@ -257,7 +272,7 @@ fn the_examples_in_the_help_work() {
             continue;
         }
         // These two need a mirror: only their words are judged.
-        let judged = example.starts_with("mirror ") || example.starts_with("verify-snapshot ");
+        let judged = example.starts_with("mirror ") || example.starts_with("snapshot verify ");
         low.run(&format!("{example}{}", if judged { " --help" } else { "" }))
             .ok();
     }

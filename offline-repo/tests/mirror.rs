@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! `mirror` and `verify-snapshot` against a real, small archive on the disk, through the machine's own apt.
+//! `mirror` and `snapshot verify` against a real, small archive on the disk, through the machine's own apt.
 
 #![allow(clippy::unwrap_used)]
 
@@ -51,7 +51,7 @@ impl Low {
     fn verify(&self) -> Said {
         let store = self.store.display().to_string();
         let spec = self.spec.display().to_string();
-        repo(["verify-snapshot", "test", "--store", &store, "--spec", &spec])
+        repo(["snapshot", "verify", "test", "--store", &store, "--spec", &spec])
     }
 
     fn manifest(&self) -> PathBuf {
@@ -310,7 +310,8 @@ fn the_proof_is_repeated_from_an_archive_alone() {
     write("");
     let spec = low.spec.display().to_string();
     let args = [
-        "verify-snapshot",
+        "snapshot",
+        "verify",
         "--archive",
         archive.to_str().unwrap(),
         "--spec",
@@ -324,7 +325,7 @@ fn the_proof_is_repeated_from_an_archive_alone() {
     repo(args).ends(1);
     // The compiled-in policy trusts Debian for Debian's suites, and nobody for others.
     write("");
-    let said = repo(&args[..3]).ends(3);
+    let said = repo(&args[..4]).ends(3);
     assert!(said.err.contains("no key is trusted"), "{}", said.err);
 }
 
@@ -407,7 +408,7 @@ fn wrong_specifications_and_stores_are_named() {
     assert!(said.err.contains("colour"), "{}", said.err);
     fs::write(&low.spec, text.replace("key.asc", "gone.asc")).unwrap();
     assert!(low.mirror(&[]).ends(1).err.contains("gone.asc"));
-    let said = repo(["verify-snapshot", "test", "--store", "/nonexistent"]).ends(1);
+    let said = repo(["snapshot", "verify", "test", "--store", "/nonexistent"]).ends(1);
     assert!(said.err.contains("is not a store"), "{}", said.err);
     repo(["mirror"]).ends(2);
 }

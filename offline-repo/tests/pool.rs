@@ -39,6 +39,13 @@ fn what_is_damaged_or_missing_is_named_with_who_needs_it() {
     let stray = shelf.object("content of 6").with_file_name("notes.txt");
     fs::write(&stray, "mine").unwrap();
     fs::write(stray.with_file_name(".incomplete-x"), "a writer's").unwrap();
+    // An object in another one's directory is not found by its name.
+    let misplaced = shelf
+        .object("content of 8")
+        .with_file_name(Sha256::of(b"content of 9").to_string());
+    fs::copy(shelf.object("content of 9"), &misplaced).unwrap();
+    let mut strangers = [stray, misplaced];
+    strangers.sort();
     let report = shelf.run("verify --store store --json").ends(3).json();
     let named = |what: &str| -> Vec<String> {
         let all = report[what].as_array().unwrap().iter();
@@ -52,7 +59,7 @@ fn what_is_damaged_or_missing_is_named_with_who_needs_it() {
     let mut damaged = vec![expected(3), expected(5)];
     damaged.sort();
     assert_eq!((named("damaged"), named("missing")), (damaged, vec![expected(4)]));
-    assert_eq!(report["strangers"], serde_json::json!([stray]));
+    assert_eq!(report["strangers"], serde_json::json!(strangers));
     let said = shelf.run(VERIFY).ends(3).out;
     assert!(said.contains("2 damaged, 1 missing, 0 could not be read"), "{said}");
 }

@@ -19,6 +19,7 @@ Examples:
   journey tell update recover --out out
   journey bench
   journey bench boot update
+  journey bench pool
 
 Exit codes: 0 all passed, 1 a story failed or could not be told, 2 wrong command
 line. A machine's serial console is kept in OUT/vm/STORY/.";
@@ -47,7 +48,7 @@ enum Story {
         #[arg(required = true)]
         chapters: Vec<Chapter>,
     },
-    /// Times and sizes as ratios beside a peer; needs what the demonstration made
+    /// Times and sizes as ratios beside a peer; all but pool need what the demonstration made
     Bench {
         /// Which; all where none is named
         subjects: Vec<Subject>,

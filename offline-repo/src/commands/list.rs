@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! `list`: what is in a store, a repository or a bundle.
+//! `list`: what is in a repository or a bundle.
 
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use offline_repo::bundle::BundleSource;
 use offline_repo::repository::{self, LARGEST_ROOT, Reading, Repository};
-use offline_repo::spec::Role;
-use offline_repo::store::Store;
 use serde_json::json;
 use signing::clock;
 use signing::output::{self, Exit};
@@ -24,12 +22,11 @@ use crate::progress::human;
 metadata are verified; contents are read by `export`, `import` and the audit.
 
 Examples:
-  bastide-repo list store
   bastide-repo list repository --trust site/trust
   bastide-repo list stick/1.0.0.bundle --trust site/trust --json"
 )]
 pub struct List {
-    /// A store, a repository or a bundle
+    /// A repository or a bundle
     path: PathBuf,
     /// Verify from the pinned root of this trust directory
     #[arg(long, value_name = "DIR")]
@@ -42,7 +39,8 @@ pub struct List {
 impl List {
     pub fn run(&self) -> Result<Exit> {
         if self.path.join("pool").is_dir() {
-            return self.store();
+            let place = self.path.display();
+            bail!("{place} is a store: `bastide-repo snapshot list --store {place}` says what is in it");
         }
         let trust = self.trust.as_deref();
         let kind = fs::metadata(&self.path).with_context(|| format!("cannot look at {}", self.path.display()))?;
@@ -102,66 +100,6 @@ impl List {
                     "nothing verified (no --trust)"
                 },
                 freshness(expires, now)
-            ))?;
-        }
-        Ok(Exit::Done)
-    }
-
-    fn store(&self) -> Result<Exit> {
-        let store = Store::open(&self.path)?;
-        let mut all = Vec::new();
-        for name in store.snapshots()? {
-            let snapshot = store.snapshot(&name)?;
-            let lacking = snapshot
-                .packages
-                .iter()
-                .filter(|package| !store.has(&package.sha256, package.size))
-                .count();
-            let bytes: u64 = snapshot.packages.iter().map(|package| package.size).sum();
-            all.push((snapshot, lacking, bytes));
-        }
-        if self.json {
-            let list: Vec<_> = all
-                .iter()
-                .map(|(snapshot, lacking, bytes)| {
-                    json!({
-                        "name": snapshot.name,
-                        "packages": snapshot.packages.len(),
-                        "lacking": lacking,
-                        "bytes": bytes,
-                        "suites": snapshot.created_from.iter().map(|origin| json!({
-                            "suite": origin.suite,
-                            "date": origin.date,
-                            "signers": origin.signers,
-                        })).collect::<Vec<_>>(),
-                    })
-                })
-                .collect();
-            output::json(&json!({ "snapshots": list }))?;
-            return Ok(Exit::Done);
-        }
-        for (snapshot, lacking, bytes) in &all {
-            let suites: Vec<String> = snapshot
-                .created_from
-                .iter()
-                .map(|origin| format!("{} of {}", origin.suite, origin.date.format("%Y-%m-%d")))
-                .collect();
-            let roles: Vec<String> = Role::ALL
-                .iter()
-                .map(|role| format!("{} {}", role.name(), snapshot.of(*role).count()))
-                .collect();
-            output::line(&format!(
-                "{} {} ({}), {}, from {}{}",
-                snapshot.name,
-                output::count(snapshot.packages.len(), "package"),
-                roles.join(", "),
-                human(*bytes),
-                suites.join(", "),
-                if *lacking == 0 {
-                    String::new()
-                } else {
-                    format!("; {lacking} are missing from the pool")
-                }
             ))?;
         }
         Ok(Exit::Done)

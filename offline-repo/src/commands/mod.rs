@@ -8,6 +8,7 @@ mod low;
 mod pool;
 mod receipts;
 mod release;
+mod snapshot;
 
 use std::path::Path;
 
@@ -29,8 +30,10 @@ use signing::output::Exit;
 
 Examples:
   bastide-repo mirror offline-repo/specs/base.toml --store store
-  bastide-repo verify-snapshot base --store store
+  bastide-repo snapshot verify base --store store
   bastide-repo verify --store store
+  bastide-repo repair --store store --from stick/store
+  bastide-repo prune --store store --keep-last 3
   bastide-repo publish --repo repository --site site \\
       --passphrase-file passphrase --release build/1.0.0
   bastide-repo export --repo repository --out stick/1.0.0.bundle
@@ -49,10 +52,14 @@ pub struct Cli {
 enum Command {
     /// Fetch and verify the packages of a specification, as a snapshot
     Mirror(low::Mirror),
-    /// Repeat the proof that a snapshot's packages are upstream's
-    VerifySnapshot(low::VerifySnapshot),
+    /// Look at a store's snapshots: list, show, diff, verify
+    Snapshot(snapshot::Group),
     /// Read every object of a store's pool, and name what is damaged or missing
     Verify(pool::Verify),
+    /// Take what is damaged or missing from another store's pool
+    Repair(pool::Repair),
+    /// Remove snapshots, and the objects that no other one needs
+    Prune(pool::Prune),
     /// Sign a build as a release of a TUF repository, or renew the signatures
     Publish(release::Publish),
     /// Write releases into one file for the way over the gap
@@ -71,7 +78,7 @@ enum Command {
     Receipts(receipts::Receipts),
     /// Give a receipt of what this gateway holds
     Receipt(receipts::Give),
-    /// Say what is in a store, a repository or a bundle
+    /// Say what is in a repository or a bundle
     List(list::List),
 }
 
@@ -79,8 +86,10 @@ enum Command {
 pub fn run(cli: &Cli) -> Result<Exit> {
     match &cli.command {
         Command::Mirror(args) => args.run(),
-        Command::VerifySnapshot(args) => args.run(),
+        Command::Snapshot(args) => args.run(),
         Command::Verify(args) => args.run(),
+        Command::Repair(args) => args.run(),
+        Command::Prune(args) => args.run(),
         Command::Publish(args) => args.run(),
         Command::Export(args) => args.run(),
         Command::Import(args) => args.run(),

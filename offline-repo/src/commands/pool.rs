@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! `verify`: the care of a store's pool.
+//! `verify`, `repair` and `prune`: the care of a store's pool.
 
 use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
+use offline_repo::prune::{self, Plan, Policy};
+use offline_repo::repair;
 use offline_repo::store::Store;
-use offline_repo::verify::{self, Finding, Report};
+use offline_repo::verify::{self, Finding, Report, Step};
 use serde_json::json;
 use signing::output::{self, Exit};
 
@@ -54,16 +56,14 @@ impl Verify {
 /// Verifies with progress on a terminal.
 fn read_all(store: &Store, resume: bool) -> Result<Report> {
     let screen = Screen::new(false);
-    let report = verify::verify(store, resume, &mut |step| {
-        let read = output::count(step.objects as usize, "object");
-        screen.say(format!(
-            "{:3} % of the pool: {read}, {}",
-            step.percent,
-            human(step.bytes)
-        ));
-    });
+    let report = verify::verify(store, resume, &mut |step| screen.say(told_step(step)));
     screen.end();
     report
+}
+
+fn told_step(step: Step) -> String {
+    let read = output::count(step.objects as usize, "object");
+    format!("{:3} % of the pool: {read}, {}", step.percent, human(step.bytes))
 }
 
 fn print(report: &Report) -> Result<()> {
@@ -96,7 +96,8 @@ fn print(report: &Report) -> Result<()> {
         report.unread.len()
     ))?;
     if damaged + missing > 0 {
-        output::line("way out: delete the damaged ones, and `bastide-repo mirror` fetches what lacks")?;
+        output::line("way out: `bastide-repo repair --from STORE` takes them from another store; or delete the")?;
+        output::line("damaged ones, and `bastide-repo mirror` fetches what lacks")?;
     }
     Ok(())
 }
@@ -108,4 +109,150 @@ fn told(word: &str, finding: &Finding) -> String {
         format!("needed by {}", finding.needed_by.join(", "))
     };
     format!("{word}: {}: {}; {needed}", finding.path.display(), finding.why)
+}
+
+#[derive(Args)]
+#[command(
+    after_long_help = "The store is verified first. An object of the other store is held against its
+digest before it takes its place.
+
+Exit status: 0 all is whole now, 1 failed, 2 wrong command line, 3 something is
+still damaged or missing, and named, 4 something could not be read.
+
+Examples:
+  bastide-repo repair --store store --from stick/store
+  bastide-repo repair --store store --from stick/store --json"
+)]
+pub struct Repair {
+    /// The store to be repaired
+    #[arg(long)]
+    store: PathBuf,
+    /// The store from which whole objects are taken
+    #[arg(long, value_name = "STORE")]
+    from: PathBuf,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Repair {
+    pub fn run(&self) -> Result<Exit> {
+        let (store, from) = (Store::open(&self.store)?, Store::open(&self.from)?);
+        let screen = Screen::new(false);
+        let report = repair::repair(&store, &from, &mut |step| screen.say(told_step(step)));
+        screen.end();
+        let report = report?;
+        if self.json {
+            let mut value = serde_json::to_value(&report)?;
+            value["whole"] = json!(report.exit() == Exit::Done);
+            output::json(&value)?;
+            return Ok(report.exit());
+        }
+        for (word, findings) in [("repaired", &report.repaired), ("not repaired", &report.unrepaired)] {
+            for finding in findings {
+                output::line(&told(word, finding))?;
+            }
+        }
+        for file in &report.relinked {
+            output::line(&format!("put right: {}", file.display()))?;
+        }
+        for unread in &report.unread {
+            output::line(&format!("could not read {}: {}", unread.path.display(), unread.why))?;
+        }
+        output::line(&format!(
+            "{} read: {} repaired, {} not repaired, {} could not be read",
+            output::count(report.objects as usize, "object"),
+            report.repaired.len(),
+            report.unrepaired.len(),
+            report.unread.len()
+        ))?;
+        Ok(report.exit())
+    }
+}
+
+#[derive(Args)]
+#[command(
+    after_long_help = "A group of snapshots has the same name but for a date or number at the end, the
+same suites and the same architecture; the newest is the one with the newest
+lists of upstream. A snapshot stays if either option keeps it. What a mirror
+run that was stopped has fetched for no snapshot yet goes too.
+
+Nobody else may have the store open. Nothing is removed when a manifest cannot
+be read, or what is no snapshot lies among them. A run that was cut off loses
+nothing that is to be kept; run it again.
+
+Examples:
+  bastide-repo prune --store store --keep-last 3 --keep base --dry-run
+  bastide-repo prune --store store --keep-last 3 --keep base
+  bastide-repo prune --store store --keep base --keep patched --json"
+)]
+pub struct Prune {
+    /// The store's directory
+    #[arg(long)]
+    store: PathBuf,
+    /// Keep the newest N snapshots of each group
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), required_unless_present = "keep")]
+    keep_last: Option<u32>,
+    /// Keep this snapshot; may be repeated
+    #[arg(long, value_name = "NAME")]
+    keep: Vec<String>,
+    /// Say what would be removed, and remove nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Prune {
+    pub fn run(&self) -> Result<Exit> {
+        let policy = Policy {
+            names: self.keep.iter().cloned().collect(),
+            last: self.keep_last.unwrap_or(0) as usize,
+        };
+        let plan = if self.dry_run {
+            prune::plan(&Store::open(&self.store)?, &policy)?
+        } else {
+            let alone = Store::open_alone(&self.store)?;
+            let screen = Screen::new(false);
+            let pruned = prune::prune(&alone, &policy, &mut |step| {
+                screen.say(format!("removing objects: {} of {}", step.done, step.total));
+            });
+            screen.end();
+            pruned?
+        };
+        if self.json {
+            let mut value = serde_json::to_value(&plan)?;
+            value["dry_run"] = json!(self.dry_run);
+            output::json(&value)?;
+        } else {
+            tell(&plan, self.dry_run)?;
+        }
+        Ok(Exit::Done)
+    }
+}
+
+fn tell(plan: &Plan, dry_run: bool) -> Result<()> {
+    for kept in &plan.kept {
+        let why = match &kept.newest_of {
+            Some(group) => format!("among the newest of {group}"),
+            None => "named".into(),
+        };
+        output::line(&format!("kept: {}, {why}", kept.name))?;
+    }
+    let word = if dry_run { "would be removed" } else { "removed" };
+    for name in &plan.removed {
+        output::line(&format!("{word}: {name}"))?;
+    }
+    for stranger in &plan.strangers {
+        output::line(&format!("no object of the pool, left alone: {}", stranger.display()))?;
+    }
+    output::line(&format!(
+        "{word}: {}, {}, {}; {} kept",
+        output::count(plan.removed.len(), "snapshot"),
+        output::count(plan.objects_removed, "object"),
+        human(plan.bytes_removed),
+        output::count(plan.objects_kept as usize, "object"),
+    ))?;
+    Ok(())
 }

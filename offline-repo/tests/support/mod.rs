@@ -8,6 +8,7 @@ pub mod common;
 
 #[path = "../../../signing/tests/common/archive.rs"]
 mod archive;
+pub mod debs;
 #[path = "../../../signing/tests/common/insider.rs"]
 pub mod insider;
 pub mod low;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use offline_repo::store::Store;
 use serde_json::{Value, json};
 use signing::digest::{Hasher, Sha256};
@@ -41,7 +41,11 @@ pub fn pool(shop: &Workshop) -> Result<Vec<Measure>> {
     drop(lock);
     let objects = store.root().join("pool/sha256");
     let verify = || {
-        let cmd = shop.program("bastide-repo").arg("verify").arg("--store").arg(store.root());
+        let cmd = shop
+            .program("bastide-repo")
+            .arg("verify")
+            .arg("--store")
+            .arg(store.root());
         timed(cmd.arg("--json"))
     };
     let shell = |script: &str, cores: usize| {
@@ -54,17 +58,30 @@ pub fn pool(shop: &Workshop) -> Result<Vec<Measure>> {
     shell(openssl, cores)?;
     let best = |one: Duration, other: Duration| one.min(other);
     let peer = best(shell(openssl, cores)?, shell(openssl, cores)?);
-    let warm = Measure::time("verify 4 GiB, warm / openssl dgst", best(verify()?, verify()?), peer, SLOWEST);
+    let warm = Measure::time(
+        "verify 4 GiB, warm / openssl dgst",
+        best(verify()?, verify()?),
+        peer,
+        SLOWEST,
+    );
     let cold = |run: &dyn Fn() -> Result<Duration>| {
-        nix::unistd::sync();
+        Cmd::new("sync").output()?;
         fs::write("/proc/sys/vm/drop_caches", "3").context("cannot drop the caches")?;
         run()
     };
-    let dd = || shell("find \"$1\" -type f -print0 | xargs -0 cat | dd of=/dev/null bs=1M status=none", cores);
+    let dd = || {
+        shell(
+            "find \"$1\" -type f -print0 | xargs -0 cat | dd of=/dev/null bs=1M status=none",
+            cores,
+        )
+    };
     let peer = best(cold(&dd)?, cold(&dd)?);
     let ours = best(cold(&verify)?, cold(&verify)?);
     fs::remove_dir_all(&place)?;
-    Ok(vec![warm, Measure::time("verify 4 GiB, cold / dd", ours, peer, SLOWEST)])
+    Ok(vec![
+        warm,
+        Measure::time("verify 4 GiB, cold / dd", ours, peer, SLOWEST),
+    ])
 }
 
 /// The peaks of export and import at 1 GiB and at 8 GiB, in volumes, and the growth between them.
@@ -75,26 +92,50 @@ pub fn carry(shop: &Workshop) -> Result<Vec<Measure>> {
         let place = emptied(shop, "bench/carry")?;
         let build = large_build(shop, &place, gib << 30)?;
         let at = |name: &str| place.join(name);
-        let signed = |cmd: Cmd| cmd.arg("--site").arg(shop.site()).arg("--passphrase-file").arg(shop.passphrase());
-        let publish = shop.program("bastide-repo").args(["publish", "--repo"]).arg(at("repository"));
+        let signed = |cmd: Cmd| {
+            cmd.arg("--site")
+                .arg(shop.site())
+                .arg("--passphrase-file")
+                .arg(shop.passphrase())
+        };
+        let publish = shop
+            .program("bastide-repo")
+            .args(["publish", "--repo"])
+            .arg(at("repository"));
         signed(publish.arg("--release").arg(&build)).output()?;
         fs::create_dir(at("discs"))?;
-        let export = shop.program("bastide-repo").args(["export", "--level", "1", "--volume-size", "1G", "--repo"]);
+        let export = shop
+            .program("bastide-repo")
+            .args(["export", "--level", "1", "--volume-size", "1G", "--repo"]);
         let export = signed(export.arg(at("repository")).arg("--out").arg(at("discs/x.bundle")));
-        let import = shop.program("bastide-repo").arg("import").arg(at("discs")).arg("--repo").arg(at("gateway"));
+        let import = shop
+            .program("bastide-repo")
+            .arg("import")
+            .arg(at("discs"))
+            .arg("--repo")
+            .arg(at("gateway"));
         let import = import.arg("--trust").arg(shop.site().join("trust"));
         for (what, cmd) in [("export", export), ("import", import)] {
             let peak = watched(cmd, &at("log"))?;
-            measures.push(Measure::size(&format!("memory of {what}, {gib} GiB / limit"), peak, PEAK));
-            peaks.push((what, peak));
+            measures.push(Measure::size(
+                &format!("memory of {what}, {gib} GiB / limit"),
+                peak,
+                PEAK,
+            ));
+            peaks.push(peak);
         }
         fs::remove_dir_all(&place)?;
     }
-    for what in ["export", "import"] {
-        let of = |peaks: &mut dyn Iterator<Item = &(&str, u64)>| peaks.find(|(name, _)| *name == what).map(|(_, peak)| *peak);
-        let (small, large) = (of(&mut peaks.iter()), of(&mut peaks.iter().rev()));
-        let (small, large) = (small.context("measured")?, large.context("measured")?);
-        measures.push(Measure::growth(&format!("memory of {what}, 8 GiB / 1 GiB"), large, small, 1.1));
+    let [export, import, large_export, large_import] = peaks[..] else {
+        bail!("a step was not measured");
+    };
+    for (what, small, large) in [("export", export, large_export), ("import", import, large_import)] {
+        measures.push(Measure::growth(
+            &format!("memory of {what}, 8 GiB / 1 GiB"),
+            large,
+            small,
+            1.1,
+        ));
     }
     Ok(measures)
 }
@@ -102,7 +143,11 @@ pub fn carry(shop: &Workshop) -> Result<Vec<Measure>> {
 /// The build of the demonstration with a root file system of random bytes in the place of its own.
 fn large_build(shop: &Workshop, place: &Path, bytes: u64) -> Result<PathBuf> {
     let build = place.join("build");
-    Cmd::new("cp").args(["-a", "--reflink=auto"]).arg(shop.build(BASE.version)).arg(&build).output()?;
+    Cmd::new("cp")
+        .args(["-a", "--reflink=auto"])
+        .arg(shop.build(BASE.version))
+        .arg(&build)
+        .output()?;
     let mut root = Hashing {
         inner: File::create(build.join("root.erofs"))?,
         hasher: Hasher::new(),
@@ -112,7 +157,10 @@ fn large_build(shop: &Workshop, place: &Path, bytes: u64) -> Result<PathBuf> {
     let facts = build.join("release.json");
     let mut release: Value = serde_json::from_slice(&fs::read(&facts)?)?;
     let parts = release["parts"].as_array_mut().context("a release has parts")?;
-    let part = parts.iter_mut().find(|part| part["part"] == "root.erofs").context("a release has a root")?;
+    let part = parts
+        .iter_mut()
+        .find(|part| part["part"] == "root.erofs")
+        .context("a release has a root")?;
     (part["size"], part["sha256"]) = (json!(size), json!(sha256));
     durable::write(&facts, &serde_json::to_vec(&release)?)?;
     Ok(build)

@@ -69,7 +69,7 @@ pub fn mirror(shop: &Workshop, ledger: &Ledger) -> Result<()> {
                     .arg(shop.store())
                     .run()?;
                 shop.program("bastide-repo")
-                    .args(["verify-snapshot", name, "--store"])
+                    .args(["snapshot", "verify", name, "--store"])
                     .arg(shop.store())
                     .run()?;
                 let packages = packages(&manifest)?;
