@@ -175,7 +175,13 @@ fn a_run_that_is_killed_leaves_a_disk_that_does_not_boot() {
     for (step, state) in Step::ALL.map(|step| (step, Phase::Start)).into_iter().chain(midst) {
         if !disk.boots() {
             let ended = run(install());
-            assert_eq!(ended.code, Some(0), "before {step:?} {state:?}: {} {}", ended.out, ended.err);
+            assert_eq!(
+                ended.code,
+                Some(0),
+                "before {step:?} {state:?}: {} {}",
+                ended.out,
+                ended.err
+            );
         }
         assert!(whole());
         let table = disk.read(0, 1 << 20);
