@@ -190,6 +190,47 @@ fn a_volume_that_the_site_did_not_sign_is_refused() {
     refused(&format!("8.bundle.001 {}", disc(1)), "the volumes of one set");
 }
 
+/// The recipe: who may sign says of a target that it has three pieces, and carries two.
+#[test]
+fn volumes_that_are_all_there_and_do_not_add_up_are_refused() {
+    let low = large();
+    low.run(EXPORT).ends(0);
+    fs::create_dir(low.at("forged")).unwrap();
+    for number in [1, 2] {
+        let list = std::cell::RefCell::new(Vec::new());
+        edit(&low.at(&disc(number)), &low.at("scratch"), |member, content| {
+            if member == "bundle.json" {
+                let mut value: Value = serde_json::from_slice(&content).unwrap();
+                for member in value["volume"]["members"].as_array_mut().unwrap() {
+                    if member.get("piece").is_some() {
+                        member["piece"]["of"] = 3.into();
+                    }
+                }
+                *list.borrow_mut() = serde_json::to_vec(&value).unwrap();
+            }
+            Some(content)
+        });
+        let list = list.into_inner();
+        edit(
+            &low.at(&disc(number)),
+            &low.at(&format!("forged/{number}")),
+            |member, content| match member {
+                "bundle.json" => Some(list.clone()),
+                "bundle.json.asc" => Some(common::release_signature(&list)),
+                _ => Some(content),
+            },
+        );
+    }
+    let said = low.run(&format!("import forged {IMPORT}")).ends(3);
+    assert!(
+        said.out.contains("promises release 1.0.0, which is not whole"),
+        "{}",
+        said.out
+    );
+    assert_eq!(releases(&low), 0);
+    assert_eq!(import(&low, "discs")["new"], json!(["1.0.0"]));
+}
+
 /// A host and an auditor get all of it or a clear word.
 #[test]
 fn one_volume_is_no_bundle() {
