@@ -11,8 +11,6 @@ use std::path::{Path, PathBuf};
 use hardening::report::{Report, Subject};
 use hardening::trace::repository;
 use hardening::verdict::Outcome;
-use offline_repo::import::{Believed, Mode, import};
-use offline_repo::repository::Repository;
 use signing::clock::now;
 use support::medium::Recipe;
 use support::world::{World, assert_fails, assert_pass};
@@ -78,21 +76,7 @@ impl Gateway {
     fn import(&self) {
         drop(fs::remove_file(self.world.directory.path().join("x.bundle")));
         let bundle = self.world.bundle();
-        let gateway = Repository::create(&self.place()).unwrap();
-        let believed = Believed {
-            vendor: signing::site::Trust::open(&support::trust()).unwrap(),
-            site: None,
-        };
-        import(
-            std::slice::from_ref(&bundle),
-            &gateway,
-            &believed,
-            now(),
-            None,
-            Mode::Write,
-            &mut |_, _| (),
-        )
-        .unwrap();
+        support::import_into(&self.place(), &bundle, &support::trust(), None);
     }
 
     fn audit(&self) -> Report {

@@ -8,10 +8,6 @@ mod support;
 use std::fs;
 use std::path::Path;
 
-use offline_repo::export::{Order, Roots, Selection, export};
-use offline_repo::import::{Believed, Mode, import};
-use offline_repo::repository::Repository;
-use signing::clock::now;
 use signing::release::Part;
 use support::agree::{Judge, PASS, Table};
 use support::common;
@@ -245,35 +241,11 @@ fn on_replaced_metadata_both_agree() {
 fn on_every_bundle_both_agree() {
     let Some(mut table) = Table::new() else { return };
     let world = World::new(Tamper::None);
-    let root = fs::read(support::trust().join("root.json")).unwrap();
-    let place = world.directory.path().join("x.bundle");
-    let repository = Repository::open(&world.repository()).unwrap();
-    export(
-        &repository,
-        &Roots::vendor(root),
-        &Order::whole(Selection::Newest, 1, &place),
-        &mut |_, _, _| (),
-    )
-    .unwrap();
+    let place = world.bundle();
     let by = Judge::default();
     table.judge("as exported", &place, PASS, &by);
     let gateway = world.directory.path().join("gateway");
-    let trust = signing::site::Trust::open(&support::trust()).unwrap();
-    let taken = Repository::create(&gateway).unwrap();
-    let believed = Believed {
-        vendor: trust,
-        site: None,
-    };
-    import(
-        std::slice::from_ref(&place),
-        &taken,
-        &believed,
-        now(),
-        None,
-        Mode::Write,
-        &mut |_, _| (),
-    )
-    .unwrap();
+    support::import_into(&gateway, &place, &support::trust(), None);
     table.judge("a gateway", &gateway, PASS, &by);
     fs::copy(
         common::other_site().join("trust/root.json"),

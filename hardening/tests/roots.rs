@@ -15,8 +15,6 @@ use hardening::trace::host::chain;
 use hardening::trace::release::Question;
 use hardening::trace::trust::Trust;
 use hardening::verdict::Outcome;
-use offline_repo::import::{Believed, Mode, import};
-use offline_repo::repository::Repository;
 use signing::clock::now;
 use signing::site::Site;
 use support::agree::{Judge, PASS, Table};
@@ -57,21 +55,7 @@ fn a_newer_pinned_root_judges_every_artifact() {
         ("of the second root", trust.path().into()),
     ] {
         let gateway = world.directory.path().join(name);
-        let believed = Believed {
-            vendor: signing::site::Trust::open(&trust).unwrap(),
-            site: None,
-        };
-        let taken = Repository::create(&gateway).unwrap();
-        import(
-            std::slice::from_ref(&bundle),
-            &taken,
-            &believed,
-            now(),
-            None,
-            Mode::Write,
-            &mut |_, _| (),
-        )
-        .unwrap();
+        support::import_into(&gateway, &bundle, &trust, None);
         table.judge(&format!("a gateway {name}"), &gateway, PASS, &by);
     }
     table.agree();

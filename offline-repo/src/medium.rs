@@ -2,7 +2,7 @@
 //! What stands on a medium, read from the medium: past the page cache, which would only repeat what was meant to be written.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use nix::fcntl::{OFlag, PosixFadviseAdvice, posix_fadvise};
 use nix::sys::stat::{major, minor};
 use serde::{Deserialize, Serialize};
-use signing::digest::{BLOCK, Hasher, Sha256};
+use signing::digest::{self, BLOCK, Sha256};
 use signing::process::Cmd;
 
 /// The largest alignment that a direct read may need: a sector of 4096 bytes.
@@ -87,19 +87,24 @@ fn hash(mut file: File, tell: &mut dyn FnMut(u64)) -> io::Result<(Sha256, u64)> 
     // Direct reads go into memory that is aligned as the medium's sectors are.
     let mut memory = vec![0; BLOCK + ALIGN];
     let skip = memory.as_ptr().align_offset(ALIGN);
-    let block = &mut memory[skip..skip + BLOCK];
-    let mut hasher = Hasher::new();
-    let mut done = 0;
-    loop {
-        let count = match file.read(block) {
-            Ok(0) => return Ok(hasher.finish()),
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        hasher.update(&block[..count]);
-        done += count as u64;
-        tell(done);
+    digest::copy_through(&mut file, &mut Told { done: 0, tell }, &mut memory[skip..skip + BLOCK])
+}
+
+/// Tells how much has passed, and keeps nothing.
+struct Told<'a> {
+    done: u64,
+    tell: &'a mut dyn FnMut(u64),
+}
+
+impl Write for Told<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.done += bytes.len() as u64;
+        (self.tell)(self.done);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

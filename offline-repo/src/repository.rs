@@ -405,18 +405,15 @@ impl Repository {
         }
         let write = || format!("cannot write {}", place.display());
         durable::make_directories(place.parent().unwrap_or(&self.root)).with_context(write)?;
-        let mut writer = Hashing {
-            inner: durable::Writer::new(&place, 0o644).with_context(write)?,
-            hasher: digest::Hasher::new(),
-        };
+        let mut writer = digest::Hashing::new(durable::Writer::new(&place, 0o644).with_context(write)?);
         give(&mut writer)?;
-        let (found, length) = writer.hasher.finish();
+        let (writer, (found, length)) = writer.finish();
         if (found, length) != (sha256, size) {
             return Err(anyhow!(Refused(format!(
                 "{path} has {length} bytes with digest {found}, and should have {size} bytes with digest {sha256}"
             ))));
         }
-        writer.inner.commit().with_context(write)
+        writer.commit().with_context(write)
     }
 
     /// Puts a target in its place that was verified elsewhere on the same file system.
@@ -432,23 +429,6 @@ impl Repository {
             durable::sync_directory(directory)
         };
         moved().with_context(|| format!("cannot move {} to {}", from.display(), place.display()))
-    }
-}
-
-struct Hashing {
-    inner: durable::Writer,
-    hasher: digest::Hasher,
-}
-
-impl std::io::Write for Hashing {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let count = self.inner.write(bytes)?;
-        self.hasher.update(&bytes[..count]);
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.inner.flush()
     }
 }
 

@@ -114,6 +114,46 @@ impl Hasher {
     }
 }
 
+/// A writer that hashes what passes through it.
+pub struct Hashing<W> {
+    inner: W,
+    hasher: Hasher,
+}
+
+impl<W> Hashing<W> {
+    /// Hashes what `inner` takes.
+    pub fn new(inner: W) -> Self {
+        Self {
+            inner,
+            hasher: Hasher::new(),
+        }
+    }
+
+    /// The bytes that have passed.
+    #[must_use]
+    pub const fn length(&self) -> u64 {
+        self.hasher.length
+    }
+
+    /// What it wrote to, with the digest and the number of bytes that passed.
+    #[must_use]
+    pub fn finish(self) -> (W, (Sha256, u64)) {
+        (self.inner, self.hasher.finish())
+    }
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.inner.write(bytes)?;
+        self.hasher.update(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
 /// Streams `from` into `to` and returns the digest and length of what passed.
 ///
 /// # Errors

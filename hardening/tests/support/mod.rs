@@ -28,6 +28,7 @@ use chrono::{DateTime, Duration, Utc};
 pub use common::{Said, boot_image, copy, flip, passphrase, trust};
 use hardening::report::Report;
 use hardening::verdict::Outcome;
+use offline_repo::import::{self, Believed, import};
 use offline_repo::publish::{Mode, Options, publish};
 use offline_repo::repository::Repository;
 use offline_repo::upstream::Policy;
@@ -400,4 +401,25 @@ pub fn part(repository: &Path, version: &str, part: Part) -> PathBuf {
     files
         .find(|path| path.to_str().unwrap().ends_with(&format!(".{}", part.file())))
         .unwrap()
+}
+
+/// A gateway takes a bundle in; with the site's trust directory it demands an approval.
+pub fn import_into(gateway: &Path, bundle: &Path, vendor: &Path, site: Option<&Path>) {
+    let open = |place: &Path| signing::site::Trust::open(place).unwrap();
+    let believed = Believed {
+        vendor: open(vendor),
+        site: site.map(open),
+    };
+    let gateway = Repository::create(gateway).unwrap();
+    let files = [bundle.to_path_buf()];
+    import(
+        &files,
+        &gateway,
+        &believed,
+        now(),
+        None,
+        import::Mode::Write,
+        &mut |_, _| (),
+    )
+    .unwrap();
 }

@@ -11,7 +11,6 @@ use hardening::trace::trust::Trust;
 use hardening::trace::{bundle, repository};
 use offline_repo::approve::{Options, approve};
 use offline_repo::export::{Order, Roots, Selection, export};
-use offline_repo::import::{Believed, Mode as Import, import};
 use offline_repo::publish::Mode;
 use offline_repo::repository::Repository;
 use signing::clock::now;
@@ -74,22 +73,7 @@ impl Gateway {
     }
 
     pub fn import(&self, bundle: &Path, to: &str, site: Option<&Path>) {
-        let open = |place: &Path| signing::site::Trust::open(place).unwrap();
-        let believed = Believed {
-            vendor: open(&trust()),
-            site: site.map(open),
-        };
-        let to = Repository::create(&self.at(to)).unwrap();
-        import(
-            &[bundle.to_path_buf()],
-            &to,
-            &believed,
-            now(),
-            None,
-            Import::Write,
-            &mut |_, _| (),
-        )
-        .unwrap();
+        super::import_into(&self.at(to), bundle, &trust(), site);
     }
 
     pub fn export(&self) -> PathBuf {

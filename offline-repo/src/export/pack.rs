@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
-use signing::digest::{self, Hasher, Sha256};
+use signing::digest::{self, Hashing, Sha256};
 use signing::durable;
 use zstd::stream::write::Encoder;
 
@@ -76,16 +76,12 @@ impl Work {
         }
         let place = self.directory.join(&file);
         let what = || format!("cannot compress {path} into {}", place.display());
-        let to = Frames {
-            inner: durable::Writer::new(&place, 0o644).with_context(what)?,
-            hasher: Hasher::new(),
-            frame: 0,
-        };
+        let to = Hashing::new(durable::Writer::new(&place, 0o644).with_context(what)?);
         let mut cut = Cut::new(to, form).with_context(what)?;
         give(&mut cut)?;
         let (to, frames) = cut.finish().with_context(what)?;
-        let (sha256, _) = to.hasher.finish();
-        to.inner.commit().with_context(what)?;
+        let (writer, (sha256, _)) = to.finish();
+        writer.commit().with_context(what)?;
         let packed = Packed {
             path: path.to_owned(),
             file,
@@ -146,37 +142,20 @@ impl Packed {
     }
 }
 
-/// Where frames go: hashes all, and counts the bytes of the current one.
-struct Frames {
-    inner: durable::Writer,
-    hasher: Hasher,
-    frame: u64,
-}
-
-impl Write for Frames {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.inner.write(bytes)?;
-        self.hasher.update(&bytes[..count]);
-        self.frame += count as u64;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
-}
+/// Where frames go.
+type To = Hashing<durable::Writer>;
 
 /// Compresses what is written to it into frames.
 struct Cut {
     form: Form,
-    encoder: Option<Encoder<'static, Frames>>,
+    encoder: Option<Encoder<'static, To>>,
     /// Content in the current frame.
     content: u64,
     frames: Vec<u64>,
 }
 
 impl Cut {
-    fn new(to: Frames, form: Form) -> io::Result<Self> {
+    fn new(to: To, form: Form) -> io::Result<Self> {
         Ok(Self {
             form,
             encoder: Some(encoder(to, form)?),
@@ -185,24 +164,25 @@ impl Cut {
         })
     }
 
-    fn end_frame(&mut self) -> io::Result<Frames> {
+    fn end_frame(&mut self) -> io::Result<To> {
         let encoder = self
             .encoder
             .take()
             .ok_or_else(|| io::Error::other("a frame failed before"))?;
-        let mut to = encoder.finish()?;
-        self.frames.push(std::mem::take(&mut to.frame));
+        let to = encoder.finish()?;
+        let before: u64 = self.frames.iter().sum();
+        self.frames.push(to.length() - before);
         self.content = 0;
         Ok(to)
     }
 
-    fn finish(mut self) -> io::Result<(Frames, Vec<u64>)> {
+    fn finish(mut self) -> io::Result<(To, Vec<u64>)> {
         let to = self.end_frame()?;
         Ok((to, self.frames))
     }
 }
 
-fn encoder(to: Frames, form: Form) -> io::Result<Encoder<'static, Frames>> {
+fn encoder(to: To, form: Form) -> io::Result<Encoder<'static, To>> {
     let mut encoder = Encoder::new(to, form.level)?;
     encoder.include_checksum(true)?;
     Ok(encoder)

@@ -5,13 +5,13 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use signing::digest::{self, Hasher, Sha256};
+use signing::digest::{self, Hashing, Sha256};
 use signing::output::Refused;
 use signing::release::Version;
 use signing::{clock, durable};
@@ -177,32 +177,28 @@ pub(super) fn write(
     let total = wanted.iter().map(|(_, volume)| volume.bytes()).sum();
     let mut log = Log::open(repository, layout)?;
     let mut done = BTreeMap::new();
-    let (mut written, mut read) = (0, 0);
+    let mut before = 0;
     for (number, volume) in wanted {
         let place = match &order.volumes {
             None => order.out.to_path_buf(),
             Some(_) => numbered(order.out, number, layout.all.len()),
         };
+        let mut told = |phase, bytes: u64| tell(phase, (before + bytes).min(total), total);
+        let same = |read: &ReadBack, entry: &Entry| (read.sha256, read.size) == (entry.sha256, entry.size);
         let stands = log
             .volumes
             .get(&number)
-            .filter(|entry| entry.file == place && place.is_file())
-            .cloned();
-        let mut read_back = || {
-            medium::read_back(&place, &mut |bytes| {
-                tell(Phase::ReadingBack, (read + bytes).min(total), total);
-            })
-        };
-        let same = |read: &ReadBack, entry: &Entry| (read.sha256, read.size) == (entry.sha256, entry.size);
+            .filter(|entry| entry.file == place && place.is_file());
+        let stands = stands.filter(|entry| {
+            let read = medium::read_back(&place, &mut |bytes| told(Phase::ReadingBack, bytes));
+            read.is_ok_and(|read| same(&read, entry))
+        });
         let entry = match stands {
-            Some(entry) if read_back().is_ok_and(|read| same(&read, &entry)) => entry,
-            _ => {
-                let (sha256, size) = volume.write(&place, work, layout, order, &mut |bytes| {
-                    tell(Phase::Writing, (written + bytes).min(total), total);
-                })?;
-                let read_back = medium::read_back(&place, &mut |bytes| {
-                    tell(Phase::ReadingBack, (read + bytes).min(total), total);
-                })?;
+            Some(entry) => entry.clone(),
+            None => {
+                let writing = &mut |bytes| told(Phase::Writing, bytes);
+                let (sha256, size) = volume.write(&place, work, layout, order, writing)?;
+                let read_back = medium::read_back(&place, &mut |bytes| told(Phase::ReadingBack, bytes))?;
                 let entry = Entry {
                     file: place,
                     size,
@@ -220,8 +216,7 @@ pub(super) fn write(
                 entry
             }
         };
-        written += volume.bytes();
-        read += volume.bytes();
+        before += volume.bytes();
         done.insert(number, entry);
     }
     Ok(done)
@@ -251,15 +246,12 @@ impl Volume {
     ) -> Result<(Sha256, u64)> {
         let what = || format!("cannot write the bundle {}", place.display());
         durable::clear_stale(place).with_context(what)?;
-        let to = Hashing {
-            inner: durable::Resumed::new(place, 0o644).with_context(what)?,
-            hasher: Hasher::new(),
-        };
+        let to = Hashing::new(durable::Resumed::new(place, 0o644).with_context(what)?);
         let signature = match &order.volumes {
             None => None,
             Some(volumes) => Some(work.signature(&self.manifest.to_bytes()?, |list| (volumes.sign)(list))?),
         };
-        let to = || -> Result<Hashing> {
+        let to = || -> Result<Hashing<durable::Resumed>> {
             let mut writer = match &signature {
                 None => BundleWriter::new(to, &self.manifest)?,
                 Some(signature) => BundleWriter::volume(to, &self.manifest, signature)?,
@@ -283,8 +275,9 @@ impl Volume {
             writer.finish()
         };
         let to = to().map_err(|error| way_out(error, place)).with_context(what)?;
-        to.inner.commit().with_context(what)?;
-        Ok(to.hasher.finish())
+        let (file, found) = to.finish();
+        file.commit().with_context(what)?;
+        Ok(found)
     }
 }
 
@@ -308,23 +301,6 @@ fn way_out(error: anyhow::Error, place: &Path) -> anyhow::Error {
             place.file_name().unwrap_or_default().display()
         )),
         _ => error,
-    }
-}
-
-struct Hashing {
-    inner: durable::Resumed,
-    hasher: Hasher,
-}
-
-impl Write for Hashing {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.inner.write(bytes)?;
-        self.hasher.update(&bytes[..count]);
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
     }
 }
 

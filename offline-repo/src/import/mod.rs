@@ -204,15 +204,20 @@ impl Import<'_> {
         let mut client = client.into_vendor();
 
         let known: BTreeSet<String> = carried.union(&arrival.targets()).cloned().collect();
-        let paths: BTreeSet<String> = targets.iter().map(|target| client.path(target)).collect();
-        if let Some(stray) = known.iter().find(|path| !paths.contains(*path)) {
+        let paths: BTreeMap<&str, String> = targets
+            .iter()
+            .map(|target| (target.name.as_str(), client.path(target)))
+            .collect();
+        let path = |target: &VerifiedTarget| paths[target.name.as_str()].as_str();
+        let vouched: BTreeSet<&str> = paths.values().map(String::as_str).collect();
+        if let Some(stray) = known.iter().find(|path| !vouched.contains(path.as_str())) {
             return Err(anyhow!(Refused(format!(
                 "the bundle carries {stray}, which no role vouches for"
             ))));
         }
         let held = |path: &str| repository.target(path).is_file();
-        let before = releases(&targets, &|target| held(&client.path(target)))?;
-        let carries: Vec<Version> = releases(&targets, &|target| known.contains(&client.path(target)))?
+        let before = releases(&targets, &|target| held(path(target)))?;
+        let carries: Vec<Version> = releases(&targets, &|target| known.contains(path(target)))?
             .iter()
             .filter(|release| release.parts.iter().any(|part| part.present))
             .map(|release| release.version)
@@ -222,28 +227,19 @@ impl Import<'_> {
                 "the bundle carries release {version}, which its list does not name"
             ))));
         }
-        let mut offered = Vec::new();
-        for target in &targets {
-            offered.push((client.path(target), target));
-        }
-        let whole = |has: &dyn Fn(&str) -> bool| {
-            let path = |target: &VerifiedTarget| offered.iter().find(|(_, one)| one.name == target.name);
-            whole(&targets, &promised, &|target| {
-                path(target).is_some_and(|(path, _)| has(path))
-            })
-        };
+        let whole = |has: &dyn Fn(&str) -> bool| whole(&targets, &promised, &|target| has(path(target)));
         if arrival.missing(&self.quarantine, &held).is_empty() {
             whole(&|path| known.contains(path) || held(path))?;
         }
 
-        let wanted: Vec<_> = offered.iter().filter(|(path, _)| known.contains(path)).collect();
-        let total: u64 = wanted.iter().map(|(_, target)| target.length).sum();
+        let wanted: Vec<_> = targets.iter().filter(|target| known.contains(path(target))).collect();
+        let total: u64 = wanted.iter().map(|target| target.length).sum();
         let mut done = 0;
         let mut stands = BTreeMap::new();
-        for (path, target) in wanted {
+        for target in wanted {
             let what = || format!("cannot import {}", target.name);
-            let place = self.take(&mut client, path, target, &carried).with_context(what)?;
-            stands.insert(path.as_str(), place);
+            let place = self.take(&mut client, path(target), target, &carried);
+            stands.insert(path(target), place.with_context(what)?);
             done += target.length;
             tell(done, total);
         }

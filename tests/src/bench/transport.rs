@@ -2,7 +2,7 @@
 //! What crosses the gap and where it is kept: a pool verified beside openssl and dd, and the memory of export and import.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use offline_repo::store::Store;
 use serde_json::{Value, json};
-use signing::digest::{Hasher, Sha256};
+use signing::digest::{Hashing, Sha256};
 use signing::durable;
 use signing::process::Cmd;
 
@@ -148,12 +148,9 @@ fn large_build(shop: &Workshop, place: &Path, bytes: u64) -> Result<PathBuf> {
         .arg(shop.build(BASE.version))
         .arg(&build)
         .output()?;
-    let mut root = Hashing {
-        inner: File::create(build.join("root.erofs"))?,
-        hasher: Hasher::new(),
-    };
+    let mut root = Hashing::new(File::create(build.join("root.erofs"))?);
     io::copy(&mut File::open("/dev/urandom")?.take(bytes), &mut root)?;
-    let (sha256, size) = root.hasher.finish();
+    let (_, (sha256, size)) = root.finish();
     let facts = build.join("release.json");
     let mut release: Value = serde_json::from_slice(&fs::read(&facts)?)?;
     let parts = release["parts"].as_array_mut().context("a release has parts")?;
@@ -164,23 +161,6 @@ fn large_build(shop: &Workshop, place: &Path, bytes: u64) -> Result<PathBuf> {
     (part["size"], part["sha256"]) = (json!(size), json!(sha256));
     durable::write(&facts, &serde_json::to_vec(&release)?)?;
     Ok(build)
-}
-
-struct Hashing {
-    inner: File,
-    hasher: Hasher,
-}
-
-impl Write for Hashing {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.inner.write(bytes)?;
-        self.hasher.update(&bytes[..count]);
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
 }
 
 fn emptied(shop: &Workshop, name: &str) -> Result<PathBuf> {
