@@ -103,6 +103,8 @@ pub fn carry(shop: &Workshop) -> Result<Vec<Measure>> {
             .args(["publish", "--repo"])
             .arg(at("repository"));
         signed(publish.arg("--release").arg(&build)).output()?;
+        // Each further copy of 8 GiB asks for a larger disk.
+        fs::remove_dir_all(&build)?;
         fs::create_dir(at("discs"))?;
         let export = shop
             .program("bastide-repo")
@@ -156,7 +158,7 @@ fn large_build(shop: &Workshop, place: &Path, bytes: u64) -> Result<PathBuf> {
     let parts = release["parts"].as_array_mut().context("a release has parts")?;
     let part = parts
         .iter_mut()
-        .find(|part| part["part"] == "root.erofs")
+        .find(|part| part["part"] == "root")
         .context("a release has a root")?;
     (part["size"], part["sha256"]) = (json!(size), json!(sha256));
     durable::write(&facts, &serde_json::to_vec(&release)?)?;
