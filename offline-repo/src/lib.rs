@@ -17,9 +17,12 @@ mod office;
 pub mod publish;
 pub mod receipts;
 pub mod repository;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod snapshot;
 pub mod spec;
 pub mod store;
 pub mod tarindex;
 pub mod upstream;
 pub mod verify;
+pub mod words;

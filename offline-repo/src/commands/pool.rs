@@ -7,10 +7,11 @@ use anyhow::Result;
 use clap::Args;
 use offline_repo::store::Store;
 use offline_repo::verify::{self, Finding, Report};
+use offline_repo::words::human;
 use serde_json::json;
 use signing::output::{self, Exit};
 
-use crate::progress::{Screen, human};
+use crate::progress::Screen;
 
 #[derive(Args)]
 #[command(

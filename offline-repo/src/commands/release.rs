@@ -11,6 +11,7 @@ use offline_repo::export::{self, Roots, Selection};
 use offline_repo::import;
 use offline_repo::publish;
 use offline_repo::repository::{Begun, Repository};
+use offline_repo::words::{freshness, human};
 use signing::keys::Passphrase;
 use signing::output::{self, Exit, Refused};
 use signing::receipt::{Holder, Receipt, Signed};
@@ -20,8 +21,8 @@ use signing::tuf::{Waiver, beside};
 use signing::{anchor, clock};
 use tempfile::TempDir;
 
-use super::{freshness, pinned_root};
-use crate::progress::{Screen, human};
+use super::pinned_root;
+use crate::progress::Screen;
 
 #[derive(Args)]
 #[command(after_long_help = "Examples:
