@@ -33,7 +33,7 @@ pub mod range;
 pub mod site;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -124,14 +124,13 @@ pub fn serve(
 fn acceptor(tls: &Tls) -> Result<TlsAcceptor> {
     let chain = signing::digest::read_regular(&tls.certificate, LARGEST_PEM)
         .with_context(|| format!("cannot read the certificate {}", tls.certificate.display()))?;
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&chain)
-        .collect::<Result<_, _>>()
-        .map_err(|error| anyhow!("{error:?}"))
-        .with_context(|| not_pem("certificate", &tls.certificate))?;
+    // One that is damaged is one too few.
+    let chain: Result<Vec<CertificateDer<'static>>, _> = CertificateDer::pem_slice_iter(&chain).collect();
+    let chain = chain.ok().filter(|chain| !chain.is_empty());
+    let chain = chain.with_context(|| format!("there is no certificate in PEM in {}", tls.certificate.display()))?;
     let key = keys::read_private(&tls.key, LARGEST_PEM)?;
     let key = PrivateKeyDer::from_pem_slice(&key)
-        .map_err(|error| anyhow!("{error:?}"))
-        .with_context(|| not_pem("unencrypted private key", &tls.key))?;
+        .map_err(|_| anyhow!("there is no unencrypted private key in PEM in {}", tls.key.display()))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -142,8 +141,4 @@ fn acceptor(tls: &Tls) -> Result<TlsAcceptor> {
         })?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
-}
-
-fn not_pem(what: &str, path: &Path) -> String {
-    format!("there is no {what} in PEM in {}", path.display())
 }

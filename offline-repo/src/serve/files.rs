@@ -31,7 +31,7 @@ use super::place::Keep;
 use super::range::{self, Asked};
 
 /// How much is read at a time.
-const BLOCK: u64 = 128 << 10;
+const BLOCK: u64 = 64 << 10;
 
 /// A regular file of the repository.
 #[derive(Debug)]

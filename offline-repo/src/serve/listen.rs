@@ -35,7 +35,7 @@ const BUFFER: usize = 64 << 10;
 /// The longest list of headers of a request.
 const HEADERS: u32 = 16 << 10;
 /// How many requests one HTTP/2 connection makes at once.
-const STREAMS: u32 = 16;
+const STREAMS: u32 = 8;
 
 /// SIGTERM or SIGINT.
 pub struct Signals {

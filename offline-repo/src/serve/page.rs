@@ -288,3 +288,20 @@ impl Metrics {
         let _ = writeln!(self.text, "bastide_repo_{name}{labels} {value}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_of_others_stays_text() {
+        let lines = [format!("<b>&\u{1b}[2J\nState {}\u{9b}", "x".repeat(200))];
+        let shown = escape(&super::lines(&lines, |line| fold("", 2, &clean(line))));
+        assert!(shown.starts_with("&lt;b&gt;&amp;?[2J?State "), "{shown}");
+        assert!(shown.lines().all(|line| line.len() <= 80 + 9), "{shown}");
+        assert!(shown.chars().all(|c| c == '\n' || !c.is_control()));
+        let mut metrics = Metrics::default();
+        metrics.sample("x", &[("of", "a\"b\\c\nd")], "1");
+        assert_eq!(metrics.text, "bastide_repo_x{of=\"a\\\"b\\\\c\\nd\"} 1\n");
+    }
+}

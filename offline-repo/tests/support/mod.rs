@@ -11,6 +11,8 @@ mod archive;
 #[path = "../../../signing/tests/common/insider.rs"]
 pub mod insider;
 pub mod low;
+#[cfg(feature = "serve")]
+pub mod served;
 pub mod shelf;
 
 use std::fs;
