@@ -100,6 +100,52 @@ fn who_says_nothing_or_never_ends_is_dropped() {
     served.await_metric("bastide_repo_connections", 2);
 }
 
+/// A request of HTTP/2 as bytes (RFC 9113), its headers by the static table of RFC 7541.
+fn request_of_http2(stream: u32, path: &str) -> Vec<u8> {
+    let mut block = vec![0x82, 0x86, 0x04, u8::try_from(path.len()).unwrap()];
+    block.extend(path.as_bytes());
+    block.extend([0x01, 7]);
+    block.extend(b"gateway");
+    let (headers, ends) = (1, 0x4 | 0x1);
+    let mut frame = vec![0, 0, u8::try_from(block.len()).unwrap(), headers, ends];
+    frame.extend(stream.to_be_bytes());
+    frame.extend(block);
+    frame
+}
+
+/// HTTP/2 has windows of its own: nothing of the file goes out, while everything else on the connection does.
+#[test]
+fn who_stops_one_file_and_asks_for_others_is_dropped() {
+    let (_low, served) = served("--patience 1");
+    let mut stream = served.connect();
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+    // SETTINGS: the first window of a stream is 0.
+    stream
+        .write_all(&[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0])
+        .unwrap();
+    stream.write_all(&request_of_http2(1, &format!("/{BIG}"))).unwrap();
+    let mut reader = stream.try_clone().unwrap();
+    let heard = std::thread::spawn(move || rest(&mut reader));
+    let begun = Instant::now();
+    for number in 1.. {
+        // A whole answer of no content.
+        if stream
+            .write_all(&request_of_http2(2 * number + 1, "/metadata/timestamp.json/"))
+            .is_err()
+        {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(10), "it may go on for ever");
+        sleep(Duration::from_millis(300));
+    }
+    assert!(
+        (1..100_000).contains(&heard.join().unwrap()),
+        "answers, and none of the file"
+    );
+    assert_eq!(served.metric("bastide_repo_slow_total"), 1);
+    assert!(served.metric("bastide_repo_requests_total{status=\"4xx\"}") >= 1);
+}
+
 #[test]
 fn there_is_room_for_so_many() {
     let (_low, served) = served("--connections 2");

@@ -13,7 +13,7 @@ use axum::body::Body;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -168,15 +168,14 @@ impl Server {
             answers.call(request.map(Body::new))
         });
         let mut builder = Builder::new(TokioExecutor::new());
+        // A header that never ends is no headway, as below.
         builder
             .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(patience)
+            .header_read_timeout(None)
             .max_buf_size(BUFFER)
             .max_headers(64);
         builder
             .http2()
-            .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS)
             .max_header_list_size(HEADERS)
             .max_send_buf_size(BUFFER);
