@@ -21,7 +21,7 @@ use signing::tuf::{Client, Datastore, Limits, MultiClient, Offer, Stores, TufErr
 use support::common::{host_receipt, other_site};
 use support::low::Low;
 use support::served::{BIG, Http, Served};
-use support::{PROGRAM, passphrase_file, published, repo, site, trust};
+use support::{PROGRAM, build, passphrase_file, published, repo, site, trust};
 
 fn repository() -> PathBuf {
     published().join("repository")
@@ -96,13 +96,13 @@ fn a_client_of_two_sovereigns_is_given_what_was_approved() {
     let mut alone = Client::open(vendor, http("/metadata"), Limits::default(), clock::now()).unwrap();
     let error: TufError = alone.refresh().unwrap_err();
     assert!(error.to_string().contains("timestamp.json"), "{error}");
-    let told = served_status(&Served::of(
-        &low.at("gateway"),
-        &format!(
-            "--plain --trust {0}/vendor --site-trust {0}/office/trust",
-            low.directory.path().display()
-        ),
-    ));
+    let status = |more: &str| {
+        let vendor = format!("--plain --trust {}/vendor {more}", low.directory.path().display());
+        served_status(&Served::of(&low.at("gateway"), &vendor))
+    };
+    assert_eq!(status("")["metadata_verified"], false, "the site's root is not pinned");
+    let both = format!("--site-trust {}/office/trust", low.directory.path().display());
+    let told = status(&both);
     assert_eq!(
         (&told["metadata_verified"], &told["problems"]),
         (&true.into(), &serde_json::json!([]))
@@ -116,6 +116,18 @@ fn a_client_of_two_sovereigns_is_given_what_was_approved() {
         .map(|role| &role["of"])
         .collect();
     assert_eq!(of, [["site"; 5], ["vendor"; 5]].concat());
+    // The vendor gives the version another content: that one nobody has approved.
+    let other = Low::new();
+    let build = build(other.directory.path(), "1.0.0");
+    support::replace_part(&build, signing::release::Part::Sbom, b"another bill");
+    other.publish_build(&build, &[]).ends(0);
+    fs::remove_dir_all(low.at("gateway/metadata")).unwrap();
+    support::common::copy(&other.repository(), &low.at("gateway"));
+    let told = status(&both);
+    assert_eq!(
+        (&told["problems"], &told["releases"][0]["approved"]),
+        (&serde_json::json!([]), &serde_json::Value::Null)
+    );
 }
 
 fn served_status(served: &Served) -> serde_json::Value {
@@ -418,7 +430,7 @@ fn what_does_not_verify_is_told_and_hides_nothing_else() {
     let targets = low.repository().join("metadata/1.targets.json");
     support::flip(&targets);
     fs::create_dir_all(low.repository().join("receipts/Not A Name")).unwrap();
-    let served = Served::plain(&low.repository());
+    let served = Served::of(&low.repository(), &format!("--plain --trust {}", trust().display()));
     let told = served_status(&served);
     assert_eq!(told["problems"].as_array().unwrap().len(), 2, "{told}");
     assert_eq!(told["metadata_verified"], false);

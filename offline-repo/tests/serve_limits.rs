@@ -98,6 +98,8 @@ fn who_says_nothing_or_never_ends_is_dropped() {
     }
     assert_eq!(rest(&mut silent), 0);
     served.await_metric("bastide_repo_connections", 2);
+    assert!(served.metric("bastide_repo_idle_total") >= 2);
+    assert_eq!(served.metric("bastide_repo_slow_total"), 0);
 }
 
 /// A request of HTTP/2 as bytes (RFC 9113), its headers by the static table of RFC 7541.

@@ -24,7 +24,7 @@ use tokio::time::{Instant, interval_at, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::Limits;
-use super::meter::{Meter, Totals};
+use super::meter::{Headway, Meter, Totals};
 use super::site::complain;
 
 /// What the kernel keeps of one connection that its reader has not taken. Small, so that reading is noticed soon: about this
@@ -190,8 +190,13 @@ impl Server {
                     stopping = true;
                     connection.as_mut().graceful_shutdown();
                 }
-                _ = look.tick() => if !meter.headway() {
-                    Totals::count(&self.totals.slow);
+                _ = look.tick() => {
+                    let counter = match meter.headway() {
+                        Headway::Made => continue,
+                        Headway::Stuck => &self.totals.slow,
+                        Headway::Idle => &self.totals.idle,
+                    };
+                    Totals::count(counter);
                     return;
                 }
             }

@@ -17,8 +17,10 @@ pub struct Totals {
     pub connections: AtomicU64,
     /// Of these, those that are open.
     pub open: AtomicU64,
-    /// Of these, those that were dropped because they made no headway.
+    /// Of these, those that were dropped because they did not take a file that they had asked for.
     pub slow: AtomicU64,
+    /// Of these, those that were closed because nothing was asked for.
+    pub idle: AtomicU64,
     /// Of these, those whose TLS handshake failed.
     pub strangers: AtomicU64,
 }
@@ -38,6 +40,17 @@ impl Totals {
             Self::count(counter);
         }
     }
+}
+
+/// What a connection did for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Headway {
+    /// Some of each file that was on its way was sent; where none was, a request came.
+    Made,
+    /// A file that was on its way stands still.
+    Stuck,
+    /// No file was on its way, and no request came whole.
+    Idle,
 }
 
 /// On one connection.
@@ -72,20 +85,22 @@ impl Meter {
         sent
     }
 
-    /// Whether the connection made headway since this was asked before: some of each file that was on its way then was sent;
-    /// where none was, a request came.
+    /// What the connection did since this was asked before.
     #[must_use]
-    pub fn headway(&self) -> bool {
+    pub fn headway(&self) -> Headway {
         let requests = self.requests.swap(0, Ordering::Relaxed);
         let mut bodies = self.bodies.lock().unwrap_or_else(PoisonError::into_inner);
         bodies.retain(|body| body.sent.strong_count() > 0);
-        let mut moved = !bodies.is_empty() || requests > 0;
+        if bodies.is_empty() && requests == 0 {
+            return Headway::Idle;
+        }
+        let mut moved = true;
         for body in bodies.iter_mut() {
             let sent = body.sent.upgrade().map(|sent| sent.load(Ordering::Relaxed));
             moved &= sent.is_none() || sent != body.before;
             body.before = sent;
         }
-        moved
+        if moved { Headway::Made } else { Headway::Stuck }
     }
 }
 
@@ -96,24 +111,24 @@ mod tests {
     #[test]
     fn a_connection_that_makes_no_headway_is_noticed() {
         let meter = Meter::default();
-        assert!(!meter.headway(), "nothing was asked for");
+        assert_eq!(meter.headway(), Headway::Idle);
         meter.request();
-        assert!(meter.headway());
-        assert!(!meter.headway(), "nor again");
+        assert_eq!(meter.headway(), Headway::Made);
+        assert_eq!(meter.headway(), Headway::Idle);
         meter.request();
         let sent = meter.body();
-        assert!(meter.headway(), "it has only begun");
+        assert_eq!(meter.headway(), Headway::Made, "it has only begun");
         sent.store(1, Ordering::Relaxed);
-        assert!(meter.headway());
+        assert_eq!(meter.headway(), Headway::Made);
         // Further requests do not make up for a file that stands still.
         meter.request();
         let other = meter.body();
         other.store(5, Ordering::Relaxed);
-        assert!(!meter.headway());
+        assert_eq!(meter.headway(), Headway::Stuck);
         drop(sent);
         other.store(6, Ordering::Relaxed);
-        assert!(meter.headway());
+        assert_eq!(meter.headway(), Headway::Made);
         drop(other);
-        assert!(!meter.headway());
+        assert_eq!(meter.headway(), Headway::Idle);
     }
 }

@@ -164,8 +164,14 @@ pub fn metrics(facts: &Facts, totals: &Totals) -> String {
         (
             "slow_total",
             "counter",
-            "Connections dropped because they made no headway.",
+            "Connections dropped because they did not take what they asked for.",
             &totals.slow,
+        ),
+        (
+            "idle_total",
+            "counter",
+            "Connections closed because nothing was asked for.",
+            &totals.idle,
         ),
         (
             "handshakes_failed_total",
