@@ -8,24 +8,11 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 
 use signing::process::Cmd;
 use support::Said;
 use support::low::Low;
-use support::served::{BIG, Served};
-
-/// A certificate that names 127.0.0.1, and its key.
-fn certificate(place: &Path) {
-    let line = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 2 -subj /CN=gateway -addext \
-                subjectAltName=IP:127.0.0.1 -keyout tls.key -out tls.pem";
-    Cmd::new("openssl")
-        .args(line.split_whitespace())
-        .dir(place)
-        .output()
-        .unwrap();
-    fs::set_permissions(place.join("tls.key"), fs::Permissions::from_mode(0o600)).unwrap();
-}
+use support::served::{self, BIG, Served};
 
 fn curl(served: &Served, low: &Low, path: &str, more: &str) -> Said {
     let line = format!(
@@ -38,7 +25,7 @@ fn curl(served: &Served, low: &Low, path: &str, more: &str) -> Said {
 #[test]
 fn a_stranger_is_served_over_tls() {
     let low = Low::published();
-    certificate(low.directory.path());
+    served::certificate(low.directory.path(), "tls");
     let place = low.repository().join(BIG);
     fs::create_dir_all(place.parent().unwrap()).unwrap();
     let content: Vec<u8> = (0..3_000_000_u32).map(|number| (number / 7) as u8).collect();
@@ -89,7 +76,7 @@ fn a_stranger_is_served_over_tls() {
     replaced(certificate).fails(1, &["there is no certificate in PEM in other"]);
     replaced(key).fails(1, &["there is no unencrypted private key in PEM in other"]);
     let first = fs::read(low.at("tls.key")).unwrap();
-    self::certificate(low.directory.path());
+    served::certificate(low.directory.path(), "tls");
     write(&first);
     replaced(key).fails(1, &["cannot use the certificate tls.pem with the key other"]);
     fs::set_permissions(low.at("other"), fs::Permissions::from_mode(0o640)).unwrap();
@@ -107,7 +94,7 @@ fn the_unit_starts_it() {
     let unit = include_str!("../systemd/bastide-repo.service").replace("\\\n", " ");
     let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
     let low = Low::published();
-    certificate(low.directory.path());
+    served::certificate(low.directory.path(), "tls");
     let mut words = line.split_whitespace();
     assert_eq!(words.next(), Some("/usr/local/bin/bastide-repo"));
     assert_eq!(words.next(), Some("serve"));

@@ -16,12 +16,12 @@ use signing::site::Trust;
 
 #[derive(Args)]
 #[command(
-    after_long_help = "Gives /metadata/ and /targets/ to TUF clients, /site/metadata/ too where officers
-approve (/metadata/ then has what they approved, its timestamp as
+    after_long_help = "Gives /metadata/ and /targets/ to TUF clients, and /site/metadata/ too where
+officers approve (/metadata/ then has what they approved, its timestamp as
 N.timestamp.json). / is a page for people, /status.json the same for programs,
 /healthz and /metrics are for monitoring. It only reads, needs no right but to
 read the repository, asks nobody who he is, and ends in good order on SIGTERM.
-TLS is 1.3; new certificates are read at the next start.
+TLS is 1.3; a new certificate is read at the next start.
 
 Examples:
   bastide-repo serve --repo gateway --plain

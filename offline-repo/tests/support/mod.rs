@@ -11,7 +11,6 @@ mod archive;
 #[path = "../../../signing/tests/common/insider.rs"]
 pub mod insider;
 pub mod low;
-#[cfg(feature = "serve")]
 pub mod served;
 pub mod shelf;
 

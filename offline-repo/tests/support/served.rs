@@ -2,8 +2,10 @@
 //! The server as its users see it: started as a program, asked over loopback by requests that the tests write themselves.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
@@ -27,6 +29,17 @@ pub struct Served {
     pub address: SocketAddr,
 }
 
+/// Makes a certificate `NAME.pem` that names 127.0.0.1, and its key `NAME.key`.
+pub fn certificate(place: &Path, name: &str) {
+    let line = format!(
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 2 -subj /CN=gateway -addext \
+         subjectAltName=IP:127.0.0.1 -keyout {name}.key -out {name}.pem"
+    );
+    let openssl = Cmd::new("openssl").args(line.split_whitespace());
+    openssl.dir(place).output().unwrap();
+    fs::set_permissions(place.join(format!("{name}.key")), fs::Permissions::from_mode(0o600)).unwrap();
+}
+
 /// What came back.
 pub struct Answer {
     pub status: u16,
@@ -41,10 +54,16 @@ impl Served {
 
     /// By a command that takes the server's arguments.
     pub fn by(cmd: Cmd, repository: &Path, more: &str) -> Self {
-        let cmd = cmd
-            .args(["serve", "--json", "--listen", "127.0.0.1:0", "--repo"])
-            .arg(repository)
-            .args(more.split_whitespace());
+        Self::started(
+            cmd.args(["serve", "--repo"])
+                .arg(repository)
+                .args(more.split_whitespace()),
+        )
+    }
+
+    /// By a command that lacks nothing but where to listen.
+    pub fn started(cmd: Cmd) -> Self {
+        let cmd = cmd.args(["--json", "--listen", "127.0.0.1:0"]);
         let mut child = cmd.spawn(Stdio::piped(), Stdio::inherit()).unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut text = String::new();
