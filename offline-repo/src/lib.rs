@@ -3,7 +3,7 @@
 //!
 //! On the left of the first signature stand [`spec`], [`mirror`], [`store`], [`snapshot`] and [`upstream`]: a pinned set
 //! of Debian packages, fetched by apt, proved here, kept by content and looked after by [`verify`]. On its right stand [`repository`], [`publish`], [`export`], [`import`] and [`approve`], and [`bundle`]
-//! between them, which a host reads as well.
+//! between them, which a host reads as well. `serve` gives a repository to a network.
 
 pub mod approve;
 pub mod apt;

@@ -14,14 +14,13 @@ use std::path::{Path, PathBuf};
 use signing::clock;
 use signing::keys::{Algorithm, PrivateKey};
 use signing::openpgp;
-use signing::process::Cmd;
 use signing::release;
 use signing::site::Trust;
 use signing::tuf::{Client, Datastore, Limits, MultiClient, Offer, Stores, TufError};
-use support::common::{host_receipt, other_site};
+use support::common::{self, host_receipt, other_site};
 use support::low::Low;
 use support::served::{BIG, Http, Served};
-use support::{PROGRAM, build, passphrase_file, published, repo, site, trust};
+use support::{PROGRAM, build, passphrase_file, published, site, trust};
 
 fn repository() -> PathBuf {
     published().join("repository")
@@ -122,7 +121,7 @@ fn a_client_of_two_sovereigns_is_given_what_was_approved() {
     support::replace_part(&build, signing::release::Part::Sbom, b"another bill");
     other.publish_build(&build, &[]).ends(0);
     fs::remove_dir_all(low.at("gateway/metadata")).unwrap();
-    support::common::copy(&other.repository(), &low.at("gateway"));
+    common::copy(&other.repository(), &low.at("gateway"));
     let told = status(&both);
     assert_eq!(
         (&told["problems"], &told["releases"][0]["approved"]),
@@ -462,19 +461,17 @@ fn what_cannot_be_served_is_refused_at_the_start() {
 #[test]
 fn it_needs_no_root() {
     let low = Low::published();
-    fs::set_permissions(low.directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    repo(["--version"]).ok();
-    if !nix::unistd::geteuid().is_root() {
+    let Some((_program, cmd)) = common::nobody(PROGRAM, low.directory.path()) else {
         return;
-    }
-    let cmd = Cmd::new("setpriv").args([
-        "--reuid=65534",
-        "--regid=65534",
-        "--clear-groups",
-        "--inh-caps=-all",
-        PROGRAM,
-    ]);
+    };
     let served = Served::by(cmd, &low.repository(), "--plain");
     assert_eq!(served.get("/metadata/timestamp.json").status, 200);
-    assert_eq!(served.get("/").status, 200);
+    assert!(served.get("/").text().contains("1.0.0 stable"));
+    // What it may not read it does not call missing.
+    fs::set_permissions(
+        low.repository().join("metadata/1.root.json"),
+        fs::Permissions::from_mode(0o600),
+    )
+    .unwrap();
+    assert_eq!(served.get("/metadata/1.root.json").status, 500);
 }
