@@ -4,7 +4,7 @@
 //! On the left of the first signature stand [`spec`], [`mirror`], [`store`], [`snapshot`] and [`upstream`]: a pinned set
 //! of Debian packages, fetched by apt, proved here and kept by content. [`verify`], [`repair`] and [`prune`] look after them,
 //! [`diff`] says what is new in them. On its right stand [`repository`], [`publish`], [`export`], [`import`] and [`approve`],
-//! and [`bundle`] between them, which a host reads as well.
+//! and [`bundle`] between them, which a host reads as well. `serve` gives a repository to a network.
 
 pub mod approve;
 pub mod apt;
@@ -26,9 +26,12 @@ pub mod quarantine;
 pub mod receipts;
 pub mod repair;
 pub mod repository;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod snapshot;
 pub mod spec;
 pub mod store;
 pub mod tarindex;
 pub mod upstream;
 pub mod verify;
+pub mod words;

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::io::{self, Write};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use offline_repo::words::human;
 
 /// One line that changes: a message, and a bar while bytes move.
 pub struct Screen {
@@ -59,9 +60,4 @@ impl Screen {
     pub fn end(&self) {
         self.bar.finish_and_clear();
     }
-}
-
-/// Bytes as a person reads them.
-pub fn human(bytes: u64) -> String {
-    indicatif::DecimalBytes(bytes).to_string()
 }

@@ -278,7 +278,8 @@ pub fn give(repository: &Repository, own: &Own<'_>, tell: &mut dyn FnMut(u64, u6
     receipt.sign(own.key)
 }
 
-fn follow(source: DirectorySource, root: &[u8]) -> Result<(Client<DirectorySource>, Vec<VerifiedTarget>)> {
+/// Verifies the metadata of a source whatever the date; gives the client and the targets.
+pub(crate) fn follow(source: DirectorySource, root: &[u8]) -> Result<(Client<DirectorySource>, Vec<VerifiedTarget>)> {
     // At the beginning of time nothing has expired: what is held is told whatever its age.
     let mut client = Client::open(
         Datastore::ephemeral(root)?,

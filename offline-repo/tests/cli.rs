@@ -12,6 +12,7 @@ use signing::digest::Sha256;
 use signing::keys::{self, Algorithm, PrivateKey};
 use support::common::{self, assert_closed_pipe, contents};
 use support::low::{Low, edit};
+use support::served::{self, Served};
 use support::shelf::{Shelf, many};
 use support::{PROGRAM, build, other_site, passphrase_file, published, site};
 
@@ -209,6 +210,7 @@ fn a_closed_pipe_is_no_panic() {
         "list repository",
         "list repository --json",
         "export --repo repository --out x.bundle --json",
+        "serve --repo repository --plain --listen 127.0.0.1:0",
     ] {
         assert_closed_pipe(low.command(line));
     }
@@ -256,12 +258,14 @@ fn the_examples_in_the_help_work() {
         "receive",
         "receipts",
         "receipt",
+        "serve",
         "list",
         "",
     ];
     helps.sort_by_key(|help| order.iter().position(|&command| command == help.command));
     let fingerprints = ["rack4", "rack5"].map(|name| first_receipt(&low, name));
     let key = PrivateKey::generate(Algorithm::Ed25519).unwrap();
+    served::certificate(low.directory.path(), "gateway");
     keys::write_new(&low.at("gateway.key.pem"), &key, &common::passphrase()).unwrap();
     for example in helps.into_iter().flat_map(|help| help.examples) {
         if let Some((enrol, _)) = example.split_once(" --fingerprint ") {
@@ -269,6 +273,13 @@ fn the_examples_in_the_help_work() {
                 let line = enrol.replace("rack4", name);
                 low.run(&format!("{line} --fingerprint {fingerprint}")).ok();
             }
+            continue;
+        }
+        if example.starts_with("serve ") {
+            // At an address of this machine, and not for ever.
+            let line = example.replace(" --listen 10.0.0.5:8443", "");
+            let served = Served::started(low.command(&line));
+            served.connect();
             continue;
         }
         // These two need a mirror: only their words are judged.

@@ -9,15 +9,15 @@ use clap::Args;
 use offline_repo::approve::{self, Options, Outcome, Summary};
 use offline_repo::publish::Mode;
 use offline_repo::repository::Repository;
+use offline_repo::words::{freshness, human};
 use signing::clock;
 use signing::keys::Passphrase;
 use signing::output::{self, Exit};
 use signing::release::Version;
 use signing::site::{Site, Trust};
 
-use super::freshness;
 use super::release::tell_officers;
-use crate::progress::{Screen, human};
+use crate::progress::Screen;
 
 #[derive(Args)]
 #[command(

@@ -10,6 +10,7 @@ use offline_repo::export::{self, Entry, Order, Phase, Roots, Selection, Volumes,
 use offline_repo::import;
 use offline_repo::quarantine::Quarantine;
 use offline_repo::repository::Repository;
+use offline_repo::words::human;
 use signing::keys::Passphrase;
 use signing::output::{self, Exit, Refused};
 use signing::receipt::{Holder, Receipt, Signed};
@@ -20,7 +21,7 @@ use signing::{anchor, clock, durable};
 
 use super::pinned_root;
 use super::release::{repository, warn};
-use crate::progress::{Screen, human};
+use crate::progress::Screen;
 
 #[derive(Args)]
 #[command(

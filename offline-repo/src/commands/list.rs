@@ -8,13 +8,13 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use offline_repo::bundle::BundleSource;
 use offline_repo::repository::{self, LARGEST_ROOT, Reading, Repository};
+use offline_repo::words::{freshness, human};
 use serde_json::json;
 use signing::clock;
 use signing::output::{self, Exit};
 use signing::tuf::{Limits, Source};
 
-use super::{freshness, pinned_root};
-use crate::progress::human;
+use super::pinned_root;
 
 #[derive(Args)]
 #[command(

@@ -9,9 +9,10 @@ use offline_repo::apt::Upstream;
 use offline_repo::mirror::{self, Event, Mode, Options};
 use offline_repo::spec::{self, Spec};
 use offline_repo::store::Store;
+use offline_repo::words::human;
 use signing::output::{self, Exit};
 
-use crate::progress::{Screen, human};
+use crate::progress::Screen;
 
 #[derive(Args)]
 #[command(after_long_help = "Examples:

@@ -8,12 +8,13 @@ mod low;
 mod pool;
 mod receipts;
 mod release;
+#[cfg(feature = "serve")]
+mod serve;
 mod snapshot;
 
 use std::path::Path;
 
 use anyhow::Result;
-use chrono::{DateTime, TimeDelta, Utc};
 use clap::{Parser, Subcommand};
 use signing::output::Exit;
 
@@ -78,6 +79,9 @@ enum Command {
     Receipts(receipts::Receipts),
     /// Give a receipt of what this gateway holds
     Receipt(receipts::Give),
+    /// Give a repository to a network behind the gap, over HTTP
+    #[cfg(feature = "serve")]
+    Serve(serve::Serve),
     /// Say what is in a repository or a bundle
     List(list::List),
 }
@@ -99,21 +103,10 @@ pub fn run(cli: &Cli) -> Result<Exit> {
         Command::Receive(args) => args.run(),
         Command::Receipts(args) => args.run(),
         Command::Receipt(args) => args.run(),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => args.run(),
         Command::List(args) => args.run(),
     }
-}
-
-/// Until when metadata is fresh, or since when it is not.
-fn freshness(expires: DateTime<Utc>, now: DateTime<Utc>) -> String {
-    let past = expires <= now;
-    let word = if past { "expired since" } else { "fresh until" };
-    // A day is said in short; near its end the hour counts.
-    let form = if (expires - now).abs() < TimeDelta::days(2) {
-        "%Y-%m-%d %H:%M UTC"
-    } else {
-        "%Y-%m-%d"
-    };
-    format!("{word} {}", expires.format(form))
 }
 
 /// The pinned root of a trust directory, or the repository's own where none is given.

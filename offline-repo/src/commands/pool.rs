@@ -9,10 +9,11 @@ use offline_repo::prune::{self, Plan, Policy};
 use offline_repo::repair;
 use offline_repo::store::Store;
 use offline_repo::verify::{self, Finding, Report, Step};
+use offline_repo::words::human;
 use serde_json::json;
 use signing::output::{self, Exit};
 
-use crate::progress::{Screen, human};
+use crate::progress::Screen;
 
 #[derive(Args)]
 #[command(

@@ -7,11 +7,12 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use offline_repo::receipts::{self, Enrolled, Name, Own, Received};
 use offline_repo::repository::Repository;
+use offline_repo::words;
 use serde::Serialize;
 use serde_json::json;
 use signing::keys::{self, Passphrase};
 use signing::output::{self, Exit, Refused, Usage};
-use signing::receipt::{Holder, Receipt, Signed};
+use signing::receipt::Signed;
 use signing::{clock, durable};
 
 use super::pinned_root;
@@ -198,7 +199,7 @@ impl Receipts {
             newest,
         } in all
         {
-            let said = newest.as_ref().map_or("no receipt yet".to_owned(), words);
+            let said = newest.as_ref().map_or("no receipt yet".to_owned(), words::receipt);
             output::line(&format!("{name}: {said}\n  key {fingerprint}"))?;
         }
         Ok(Exit::Done)
@@ -238,7 +239,7 @@ impl Give {
         output::line(&format!(
             "{}: {}\n  key {}",
             self.out.display(),
-            words(&given.receipt),
+            words::receipt(&given.receipt),
             given.fingerprint
         ))?;
         Ok(Exit::Done)
@@ -247,29 +248,8 @@ impl Give {
 
 fn tell(received: &Received) -> Result<()> {
     output::line(&match received {
-        Received::Taken { name, receipt } => format!("{name}: {}", words(receipt)),
+        Received::Taken { name, receipt } => format!("{name}: {}", words::receipt(receipt)),
         Received::Known { name, sequence } => format!("{name}: receipt {sequence} was received before"),
     })?;
     Ok(())
-}
-
-/// What a receipt says, in one line.
-fn words(receipt: &Receipt) -> String {
-    let said = match &receipt.holder {
-        Holder::Host(host) if host.healthy => format!("runs {}, healthy", host.version),
-        Holder::Host(host) => format!("runs {}, NOT HEALTHY ({})", host.version, host.reasons),
-        Holder::Gateway { releases } => {
-            let versions: Vec<String> = releases.iter().map(|release| release.version.to_string()).collect();
-            format!(
-                "holds {}",
-                if versions.is_empty() {
-                    "no release".to_owned()
-                } else {
-                    versions.join(", ")
-                }
-            )
-        }
-    };
-    let at = receipt.at.format("%Y-%m-%d %H:%M UTC");
-    format!("{said}; receipt {} of {at}", receipt.sequence)
 }

@@ -9,6 +9,7 @@ use chrono::{DateTime, Duration, NaiveDate, Utc};
 use clap::Args;
 use offline_repo::publish;
 use offline_repo::repository::{Begun, Repository};
+use offline_repo::words::{freshness, human};
 use signing::clock;
 use signing::keys::Passphrase;
 use signing::output::{self, Exit, Refused};
@@ -16,8 +17,7 @@ use signing::site::Site;
 use signing::tuf::beside;
 use tempfile::TempDir;
 
-use super::freshness;
-use crate::progress::{Screen, human};
+use crate::progress::Screen;
 
 #[derive(Args)]
 #[command(after_long_help = "Examples:

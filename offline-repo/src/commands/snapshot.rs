@@ -11,11 +11,12 @@ use offline_repo::spec::{Role, Spec};
 use offline_repo::store::Store;
 use offline_repo::tarindex::TarIndex;
 use offline_repo::upstream::{self, Directory, Policy, Proof};
+use offline_repo::words::human;
 use serde_json::{Value, json};
 use signing::digest;
 use signing::output::{self, Exit};
 
-use crate::progress::{Screen, human};
+use crate::progress::Screen;
 
 #[derive(Args)]
 #[command(

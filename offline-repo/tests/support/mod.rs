@@ -12,6 +12,7 @@ pub mod debs;
 #[path = "../../../signing/tests/common/insider.rs"]
 pub mod insider;
 pub mod low;
+pub mod served;
 pub mod shelf;
 
 use std::fs;

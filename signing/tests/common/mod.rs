@@ -161,6 +161,12 @@ pub fn is_root() -> bool {
 
 /// Runs a program as an ordinary user who may read the directory; nothing where the tests themselves run as one.
 pub fn as_nobody(program: &str, directory: &Path, line: &str) -> Option<Said> {
+    let (_place, cmd) = nobody(program, directory)?;
+    Some(Said::of(cmd.args(line.split_whitespace()).dir(directory)))
+}
+
+/// As [`as_nobody`], without its arguments; the program lasts as long as its directory, which comes with it.
+pub fn nobody(program: &str, directory: &Path) -> Option<(tempfile::TempDir, Cmd)> {
     if !is_root() {
         eprintln!("could not check: only root can become another user");
         return None;
@@ -174,7 +180,7 @@ pub fn as_nobody(program: &str, directory: &Path, line: &str) -> Option<Said> {
         fs::set_permissions(open, fs::Permissions::from_mode(0o755)).unwrap();
     }
     let cmd = Cmd::new("setpriv").args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
-    Some(Said::of(cmd.arg(copy).args(line.split_whitespace()).dir(directory)))
+    Some((place, cmd.arg(copy)))
 }
 
 /// Runs a program while the directory `place` is a disk of this size (as tmpfs knows it) with the same files, in a mount
