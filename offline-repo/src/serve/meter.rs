@@ -81,7 +81,10 @@ impl Meter {
             sent: Arc::downgrade(&sent),
             before: None,
         };
-        self.bodies.lock().unwrap_or_else(PoisonError::into_inner).push(watched);
+        let mut bodies = self.bodies.lock().unwrap_or_else(PoisonError::into_inner);
+        // So many requests may come between two looks that what ended must not be kept until the next one.
+        bodies.retain(|body| body.sent.strong_count() > 0);
+        bodies.push(watched);
         sent
     }
 
@@ -130,5 +133,15 @@ mod tests {
         assert_eq!(meter.headway(), Headway::Made);
         drop(other);
         assert_eq!(meter.headway(), Headway::Idle);
+    }
+    #[test]
+    fn files_that_ended_are_forgotten() {
+        let meter = Meter::default();
+        let standing = meter.body();
+        for _ in 0..100 {
+            drop(meter.body());
+        }
+        assert!(meter.bodies.lock().unwrap().len() <= 2);
+        drop(standing);
     }
 }

@@ -14,7 +14,7 @@ use axum::routing::get;
 use axum::{Extension, Router};
 use http_body::Body as _;
 use signing::clock;
-use tokio::sync::Mutex;
+use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
@@ -30,12 +30,20 @@ const HTML: &str = "text/html; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// The facts, as far as they are known.
+#[derive(Debug, Default)]
+struct Gathered {
+    /// Whether they are just being gathered.
+    running: bool,
+    newest: Option<(Instant, Arc<Facts>)>,
+}
+
 /// What every request sees.
 #[derive(Debug)]
 pub struct Site {
     repository: PathBuf,
     pinned: Pinned,
-    gathered: Mutex<Option<(Instant, Arc<Facts>)>>,
+    gathered: watch::Sender<Gathered>,
     /// The counters.
     pub totals: Arc<Totals>,
 }
@@ -47,7 +55,7 @@ impl Site {
         Self {
             repository: repository.to_path_buf(),
             pinned,
-            gathered: Mutex::default(),
+            gathered: watch::Sender::default(),
             totals: Arc::default(),
         }
     }
@@ -67,20 +75,30 @@ impl Site {
             .with_state(self)
     }
 
-    async fn facts(&self) -> Result<Arc<Facts>, Response> {
-        // Who asks meanwhile waits for the same answer.
-        let mut gathered = self.gathered.lock().await;
-        match gathered.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
-            Some((_, facts)) => Ok(Arc::clone(facts)),
-            None => {
-                let (repository, pinned) = (self.repository.clone(), self.pinned.clone());
-                let facts = spawn_blocking(move || Arc::new(Facts::gather(&repository, &pinned, clock::now())))
-                    .await
-                    .map_err(|error| failed("the status", &error))?;
-                *gathered = Some((Instant::now(), Arc::clone(&facts)));
-                Ok(facts)
-            }
+    /// The facts; who asks while they are gathered waits for the same ones. Who goes away meanwhile ends nothing, and so makes
+    /// no second round of work by asking again.
+    async fn facts(self: &Arc<Self>) -> Result<Arc<Facts>, Response> {
+        let mut gathered = self.gathered.subscribe();
+        let begins = self.gathered.send_if_modified(|gathered| {
+            let fresh = gathered.newest.as_ref().is_some_and(|(at, _)| at.elapsed() < FRESH);
+            let begins = !gathered.running && !fresh;
+            gathered.running |= begins;
+            begins
+        });
+        if begins {
+            let site = Arc::clone(self);
+            tokio::spawn(async move {
+                let (repository, pinned) = (site.repository.clone(), site.pinned.clone());
+                let facts = spawn_blocking(move || Arc::new(Facts::gather(&repository, &pinned, clock::now()))).await;
+                let newest = facts.ok().map(|facts| (Instant::now(), facts));
+                site.gathered.send_replace(Gathered { running: false, newest });
+            });
         }
+        let done = gathered.wait_for(|gathered| !gathered.running).await;
+        let facts = done
+            .ok()
+            .and_then(|gathered| gathered.newest.as_ref().map(|(_, facts)| Arc::clone(facts)));
+        facts.ok_or_else(|| failed("the status", &io::Error::other("it was not gathered to the end")))
     }
 }
 
@@ -223,5 +241,42 @@ async fn health(State(site): State<Arc<Site>>) -> Response {
             .into_response(),
         Ok(Err(error)) => failed("the repository", &error as &io::Error),
         Err(error) => failed("the repository", &error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use super::*;
+
+    #[test]
+    fn who_asks_and_goes_away_makes_no_work_twice() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let directory = tempfile::tempdir().unwrap();
+            let site = Arc::new(Site::new(directory.path(), Pinned::default()));
+            {
+                let mut asked = pin!(site.facts());
+                assert!(
+                    asked
+                        .as_mut()
+                        .poll(&mut Context::from_waker(Waker::noop()))
+                        .is_pending()
+                );
+            }
+            let mut gathered = site.gathered.subscribe();
+            drop(gathered.wait_for(|gathered| !gathered.running).await.unwrap());
+            let before = clock::now();
+            assert!(
+                site.facts().await.unwrap().at < before,
+                "they were gathered for the second one anew"
+            );
+        });
     }
 }
