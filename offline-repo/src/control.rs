@@ -47,6 +47,13 @@ impl Stanza {
         self.get(name).ok_or_else(|| anyhow!("a stanza has no field {name}"))
     }
 
+    /// The fields in their order, each with its value as it stands behind the colon, line ends included.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.fields
+            .iter()
+            .map(|(name, value)| (&self.text[name.clone()], &self.text[value.clone()]))
+    }
+
     fn add_line(&mut self, line: &str) -> Result<()> {
         if self.text.len() + line.len() > LARGEST_STANZA {
             bail!("a stanza is longer than {LARGEST_STANZA} bytes");

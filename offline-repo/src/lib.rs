@@ -4,11 +4,13 @@
 //! On the left of the first signature stand [`spec`], [`mirror`], [`store`], [`snapshot`] and [`upstream`]: a pinned set
 //! of Debian packages, fetched by apt, proved here and kept by content. [`verify`], [`repair`] and [`prune`] look after them,
 //! [`diff`] says what is new in them. On its right stand [`repository`], [`publish`], [`export`], [`import`] and [`approve`],
-//! and [`bundle`] between them, which a host reads as well. `serve` gives a repository to a network.
+//! and [`bundle`] between them, which a host reads as well. `serve` gives a repository to a
+//! network, and with it what [`archive`] makes of a snapshot for guests that run apt.
 
 pub mod approve;
 pub mod apt;
 pub mod aptview;
+pub mod archive;
 pub mod bundle;
 pub mod changelog;
 pub mod control;

@@ -322,7 +322,12 @@ fn resolve(spec: &Spec, store: &Store, apt: &Apt, listed: &[Listed], tell: &mut 
     for (index, promise) in listed.iter().flat_map(|list| &list.indexes) {
         let mut object = File::open(store.object(&promise.compressed.sha256))
             .with_context(|| format!("cannot read the pool's Packages.xz of {}", index.suite))?;
-        let entries = upstream::read_index(&mut object, &promise.unpacked, &|name| names.contains(name))?;
+        let entries = upstream::read_index(
+            &mut object,
+            &promise.unpacked,
+            &|name| names.contains(name),
+            &mut |_, _, _| (),
+        )?;
         for (identity, entry) in entries {
             if let Some((other, suite, _)) = found.get(&identity) {
                 if other.sha256 != entry.sha256 {

@@ -8,6 +8,7 @@
 //! REPO/site/metadata/   at a gateway with officers: the site's repository, which approves releases of the vendor
 //! REPO/site/vendor/     the vendor's metadata as they were approved; its timestamp as N.timestamp.json
 //! REPO/site/datastore/  at the next gateway: what its imports have trusted of the site
+//! REPO/apt/          packages for guests, as [`crate::archive`] makes them
 //! REPO/.lock         one writer at a time
 //! ```
 //!

@@ -5,6 +5,7 @@
 //! /metadata/NAME        the vendor's metadata; where a site's officers approve, as they approved them (REPO/site/vendor)
 //! /site/metadata/NAME   the site's own
 //! /targets/PATH         the targets' files
+//! /apt/                 packages for guests, as [`crate::archive`] made and signed them
 //! / /status.json        what is here, for people and programs
 //! /healthz /metrics     for their monitoring
 //! ```

@@ -23,6 +23,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use signing::digest::{self, Sha256};
 use signing::durable;
 use signing::output::Refused;
+use tempfile::TempDir;
 
 use crate::snapshot::{self, Snapshot};
 use crate::spec::is_name;
@@ -315,20 +316,7 @@ impl Store {
                 link_or_copy(&self.object(&index.sha256), &path)?;
             }
             durable::write(&fresh.path().join("snapshot.json"), &snapshot.to_bytes()?)?;
-            fs::set_permissions(fresh.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-            if place.exists() {
-                nix::fcntl::renameat2(
-                    nix::fcntl::AT_FDCWD,
-                    fresh.path(),
-                    nix::fcntl::AT_FDCWD,
-                    &place,
-                    nix::fcntl::RenameFlags::RENAME_EXCHANGE,
-                )?;
-                // The old snapshot now has the temporary's name and goes with it.
-            } else {
-                fs::rename(fresh.keep(), &place)?;
-            }
-            durable::sync_directory(&parent)?;
+            exchange(fresh, &place)?;
             Ok(())
         };
         put().with_context(|| format!("cannot write the snapshot {}", place.display()))
@@ -343,6 +331,29 @@ impl Store {
         fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
         Ok(directory)
     }
+}
+
+/// Puts a new directory in its place, exchanged for the old one in one step, and lets everybody read it. The names in it are
+/// synced; both lie in one directory.
+///
+/// # Errors
+/// When it cannot be; the old one then still stands.
+pub fn exchange(fresh: TempDir, place: &Path) -> io::Result<()> {
+    fs::set_permissions(fresh.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    durable::sync_directory(fresh.path())?;
+    if place.exists() {
+        nix::fcntl::renameat2(
+            nix::fcntl::AT_FDCWD,
+            fresh.path(),
+            nix::fcntl::AT_FDCWD,
+            place,
+            nix::fcntl::RenameFlags::RENAME_EXCHANGE,
+        )?;
+        // The old one now has the temporary's name and goes with it.
+    } else {
+        fs::rename(fresh.keep(), place)?;
+    }
+    durable::sync_directory(place.parent().unwrap_or(place))
 }
 
 /// Deletes the temporaries that a killed writer has left below a directory. Needs the lock of whatever the directory is.

@@ -232,6 +232,9 @@ impl Entry {
     }
 }
 
+/// Is called with each entry that a proof reads, and with upstream's own words for it, before the whole proof stands.
+pub type Told<'a> = dyn FnMut(&Identity, &Entry, &Stanza) + 'a;
+
 /// Unpacks and reads a `Packages.xz` as [`unpack`] and returns the entries that `wanted` names; memory does not grow with
 /// the index.
 ///
@@ -241,6 +244,7 @@ pub fn read_index(
     compressed: &mut dyn Read,
     unpacked: &IndexFile,
     wanted: &dyn Fn(&str) -> bool,
+    told: &mut Told<'_>,
 ) -> Result<HashMap<Identity, Entry>> {
     let mut found: HashMap<Identity, Entry> = HashMap::new();
     let mut sink = Stanzas::new(|stanza: &Stanza| {
@@ -257,6 +261,7 @@ pub fn read_index(
                 identity.version
             );
         }
+        told(&identity, &entry, stanza);
         found.insert(identity, entry);
         Ok(())
     });
@@ -329,11 +334,20 @@ pub struct Proof {
 /// # Errors
 /// [`Refused`] in the chain when something is not as signed; other errors when a file could not be read.
 pub fn verify(policy: &Policy, files: &mut dyn ProofFiles) -> Result<Proof> {
+    verify_told(policy, files, &mut |_, _, _| ())
+}
+
+/// As [`verify`], and tells what upstream says of packages of the names in the manifest. Only what the proof's manifest names
+/// is proved.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_told(policy: &Policy, files: &mut dyn ProofFiles, told: &mut Told<'_>) -> Result<Proof> {
     let bytes = read(files, "snapshot.json", crate::snapshot::LARGEST)?;
     let snapshot = Snapshot::parse(&bytes).map_err(|error| anyhow!(Refused(format!("snapshot.json: {error:#}"))))?;
     let mut suites = Vec::new();
     for origin in &snapshot.created_from {
-        suites.push(verify_origin(policy, files, &snapshot, origin)?);
+        suites.push(verify_origin(policy, files, &snapshot, origin, told)?);
     }
     // A package of a suite or component without a signed list would have slipped through above.
     if suites.iter().map(|suite| suite.packages).sum::<usize>() != snapshot.packages.len() {
@@ -349,6 +363,7 @@ fn verify_origin(
     files: &mut dyn ProofFiles,
     snapshot: &Snapshot,
     origin: &Origin,
+    told: &mut Told<'_>,
 ) -> Result<ProvedSuite> {
     let suite = origin.suite.as_str();
     let no = |why: String| anyhow!(Refused(why));
@@ -395,9 +410,8 @@ fn verify_origin(
             .filter(|package| package.suite == suite && package.component == index.component)
             .collect();
         let names: std::collections::HashSet<&str> = here.iter().map(|package| package.name.as_str()).collect();
-        let entries = read_index(&mut compressed.as_slice(), &promise.unpacked, &|name| {
-            names.contains(name)
-        })?;
+        let wanted = |name: &str| names.contains(name);
+        let entries = read_index(&mut compressed.as_slice(), &promise.unpacked, &wanted, told)?;
         for package in here {
             let identity = Identity {
                 name: package.name.clone(),

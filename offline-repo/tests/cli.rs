@@ -258,6 +258,8 @@ fn the_examples_in_the_help_work() {
         "receive",
         "receipts",
         "receipt",
+        "apt",
+        "apt publish",
         "serve",
         "list",
         "",
@@ -282,8 +284,9 @@ fn the_examples_in_the_help_work() {
             served.connect();
             continue;
         }
-        // These two need a mirror: only their words are judged.
-        let judged = example.starts_with("mirror ") || example.starts_with("snapshot verify ");
+        // These need a mirror of Debian: only their words are judged.
+        let words = ["mirror ", "snapshot verify ", "apt publish "];
+        let judged = words.iter().any(|words| example.starts_with(words));
         low.run(&format!("{example}{}", if judged { " --help" } else { "" }))
             .ok();
     }

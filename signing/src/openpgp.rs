@@ -42,12 +42,12 @@ use serde::Serialize;
 
 pub use encrypt::{MAX_SECRET, decrypt, encrypt};
 pub use fault::Fault;
-pub use held::{certify, sign_detached_with};
+pub use held::{certify, sign_cleartext_with, sign_detached_with};
 pub use join::join;
 pub use judge::may_sign;
 pub use key::OpenPgpKey;
 pub use keyring::{armored, parse_keyring, read_keyring};
-pub use sign::{Generated, generate, sign_detached};
+pub use sign::{Generated, generate, sign_cleartext, sign_detached};
 pub use threshold::{Counted, count_signers, verify_threshold};
 
 use crate::digest::BLOCK;

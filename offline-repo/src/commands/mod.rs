@@ -2,6 +2,7 @@
 //! The command line: its words, and what is printed. All work is done by the library.
 
 mod approve;
+mod apt;
 mod carry;
 mod list;
 mod low;
@@ -79,6 +80,8 @@ enum Command {
     Receipts(receipts::Receipts),
     /// Give a receipt of what this gateway holds
     Receipt(receipts::Give),
+    /// Give packages to guests that run plain apt: publish
+    Apt(apt::Group),
     /// Give a repository to a network behind the gap, over HTTP
     #[cfg(feature = "serve")]
     Serve(serve::Serve),
@@ -103,6 +106,7 @@ pub fn run(cli: &Cli) -> Result<Exit> {
         Command::Receive(args) => args.run(),
         Command::Receipts(args) => args.run(),
         Command::Receipt(args) => args.run(),
+        Command::Apt(args) => args.run(),
         #[cfg(feature = "serve")]
         Command::Serve(args) => args.run(),
         Command::List(args) => args.run(),

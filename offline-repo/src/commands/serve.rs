@@ -18,9 +18,10 @@ use signing::site::Trust;
 #[command(
     after_long_help = "Gives /metadata/ and /targets/ to TUF clients, and /site/metadata/ too where
 officers approve (/metadata/ then has what they approved, its timestamp as
-N.timestamp.json). / is a page for people, /status.json the same for programs,
-/healthz and /metrics are for monitoring. It only reads, needs no right but to
-read the repository, asks nobody who he is, and ends in good order on SIGTERM.
+N.timestamp.json); to guests /apt/, where `apt publish` made it. / is a page for
+people, /status.json the same for programs, /healthz and /metrics are for
+monitoring. It only reads, needs no right but to read the repository, asks
+nobody who he is, and ends in good order on SIGTERM.
 TLS is 1.3; a new certificate is read at the next start.
 
 Examples:

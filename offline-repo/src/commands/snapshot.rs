@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! `snapshot`: what a store's snapshots hold, how two differ, and the proof of one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
@@ -15,6 +15,7 @@ use offline_repo::words::human;
 use serde_json::{Value, json};
 use signing::digest;
 use signing::output::{self, Exit};
+use tempfile::NamedTempFile;
 
 use crate::progress::Screen;
 
@@ -331,13 +332,7 @@ struct Verify {
 
 impl Verify {
     fn run(&self) -> Result<Exit> {
-        let (policy, _keyring) = match &self.spec {
-            Some(spec) => (Policy::of(&Spec::read(spec)?), None),
-            None => {
-                let (policy, file) = Policy::debian_trixie()?;
-                (policy, Some(file))
-            }
-        };
+        let (policy, _keyring) = policy(self.spec.as_deref())?;
         let proof = match (&self.archive, &self.name, &self.store) {
             (Some(archive), _, _) => {
                 let open = || format!("cannot use {}", archive.display());
@@ -402,4 +397,12 @@ fn stored(policy: &Policy, name: &str, store: &Store) -> Result<Proof> {
     }
     screen.end();
     Ok(proof)
+}
+
+/// The keys of a specification, or those that were compiled in for Debian 13, with the file that they lie in.
+pub fn policy(spec: Option<&Path>) -> Result<(Policy, Option<NamedTempFile>)> {
+    match spec {
+        Some(spec) => Ok((Policy::of(&Spec::read(spec)?), None)),
+        None => Policy::debian_trixie().map(|(policy, file)| (policy, Some(file))),
+    }
 }

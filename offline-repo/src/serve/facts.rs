@@ -16,6 +16,7 @@ use signing::tuf::DirectorySource;
 use signing::tuf::approval::Approval;
 use signing::tuf::{Trail, VerifiedTarget};
 
+use crate::archive;
 use crate::import::DATASTORE;
 use crate::receipts::{self, Enrolled};
 use crate::repository::{Published, Repository};
@@ -44,6 +45,8 @@ pub struct Facts {
     pub metadata: Vec<RoleFacts>,
     /// What hosts and gateways acknowledged last.
     pub holders: Vec<Enrolled>,
+    /// The archive for apt.
+    pub apt: Option<archive::Found>,
     /// What came last.
     pub newest: Option<Newest>,
     /// The file system that the repository is on.
@@ -113,6 +116,7 @@ impl Facts {
             releases: Vec::new(),
             metadata: Vec::new(),
             holders: Vec::new(),
+            apt: None,
             newest: None,
             disk: None,
             problems: Vec::new(),
@@ -136,6 +140,10 @@ impl Facts {
             Ok(holders) => self.holders = holders,
             Err(error) => note(error),
         }
+        match archive::look(repository.root(), self.at).context("cannot read the archive for apt") {
+            Ok(archive) => self.apt = archive,
+            Err(error) => note(error),
+        }
         match newest(repository) {
             Ok(newest) => self.newest = newest,
             Err(error) => note(error),
@@ -146,6 +154,11 @@ impl Facts {
         }
         let pinned = pinned.vendor.is_some() && (pinned.site.is_some() || !repository.is_approved());
         self.metadata_verified = pinned && !self.metadata.is_empty() && problems.is_empty();
+        let suites = self
+            .apt
+            .iter_mut()
+            .flat_map(|archive| std::mem::take(&mut archive.problems));
+        problems.extend(suites);
         self.problems = problems;
     }
 

@@ -29,6 +29,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::meter::{Meter, Totals};
 use super::place::Keep;
 use super::range::{self, Asked};
+use crate::archive::CERTIFICATE;
 
 /// How much is read at a time.
 const BLOCK: u64 = 64 << 10;
@@ -88,7 +89,8 @@ impl Opened {
         };
         let kind = match name.rsplit('.').next() {
             Some("json") => "application/json",
-            Some("asc") => "application/pgp-signature",
+            Some("asc") if name.ends_with(CERTIFICATE) => "application/pgp-keys",
+            Some("asc" | "gpg") => "application/pgp-signature",
             _ => "application/octet-stream",
         };
         let common = [

@@ -13,6 +13,7 @@ use signing::receipt::Holder;
 
 use super::facts::Facts;
 use super::meter::Totals;
+use crate::archive::{ARCHIVE, CERTIFICATE, COMPONENT, Found};
 use crate::words::{self, freshness, human};
 
 /// The status page.
@@ -78,6 +79,9 @@ fn sections(facts: &Facts) -> Vec<(&'static str, String)> {
             )
         }),
     ));
+    if let Some(apt) = &facts.apt {
+        sections.push(("Packages for apt", packages(apt, now)));
+    }
     sections.push((
         "Hosts and gateways",
         lines(&facts.holders, |holder| {
@@ -89,6 +93,22 @@ fn sections(facts: &Facts) -> Vec<(&'static str, String)> {
         }),
     ));
     sections
+}
+
+fn packages(apt: &Found, now: DateTime<Utc>) -> String {
+    let suites = lines(&apt.suites, |suite| {
+        let until = freshness(suite.expires, now);
+        fold(
+            "",
+            2,
+            &format!("suite {}: {}, {until}", suite.suite, clean(&suite.description)),
+        )
+    });
+    format!(
+        "key /{ARCHIVE}/{CERTIFICATE}, to be compared with what the site's officers say:\n  {}\n{suites}\
+         deb [signed-by=/etc/apt/keyrings/{CERTIFICATE}] https://GATEWAY:PORT/{ARCHIVE} SUITE {COMPONENT}\n",
+        apt.fingerprint
+    )
 }
 
 fn lines<T>(all: &[T], line: impl Fn(&T) -> String) -> String {
@@ -216,6 +236,17 @@ pub fn metrics(facts: &Facts, totals: &Totals) -> String {
             &labels,
             &role.expires.timestamp().to_string(),
         );
+    }
+    if let Some(apt) = &facts.apt {
+        page.family(
+            "apt_expires_seconds",
+            "gauge",
+            "When apt refuses a suite, in Unix time.",
+        );
+        for suite in &apt.suites {
+            let labels = [("suite", suite.suite.as_str())];
+            page.sample("apt_expires_seconds", &labels, &suite.expires.timestamp().to_string());
+        }
     }
     if let Some(newest) = &facts.newest {
         page.family(

@@ -8,6 +8,9 @@
 
 use signing::tuf::names::check_target_name;
 
+use crate::archive::{CERTIFICATE, COMPONENT};
+use crate::spec::is_name;
+
 /// How long an answer may be kept without asking again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
@@ -49,9 +52,39 @@ pub fn target(raw: &str) -> Option<(String, Keep)> {
     let path = decode(raw)?;
     check_target_name(&path).ok()?;
     let (digest, name) = path.rsplit('/').next()?.split_once('.')?;
+    (is_digest(digest) && !name.is_empty()).then_some((path, Keep::Forever))
+}
+
+/// The path of a file of the apt archive, from the part of an address behind its directory, in the form that
+/// [`crate::archive`] writes.
+#[must_use]
+pub fn archive(raw: &str) -> Option<(String, Keep)> {
+    let path = decode(raw)?;
+    let pieces: Vec<&str> = path.split('/').collect();
+    let keep = match pieces[..] {
+        [CERTIFICATE] => Keep::Ask,
+        ["dists", suite, "InRelease" | "Release" | "Release.gpg"] if is_name(suite) => Keep::Ask,
+        ["dists", suite, COMPONENT, binary, ref list @ ..]
+            if is_name(suite) && is_name(binary.strip_prefix("binary-")?) =>
+        {
+            match *list {
+                ["Packages.xz"] => Keep::Ask,
+                ["by-hash", "SHA256", digest] if is_digest(digest) => Keep::Forever,
+                _ => return None,
+            }
+        }
+        ["pool", shard, package] => {
+            let digest = package.strip_suffix(".deb").filter(|digest| is_digest(digest))?;
+            digest.starts_with(shard).then_some(Keep::Forever)?
+        }
+        _ => return None,
+    };
+    Some((path, keep))
+}
+
+fn is_digest(text: &str) -> bool {
     let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-    let hashed = digest.len() == 64 && digest.bytes().all(hex) && !name.is_empty();
-    hashed.then_some((path, Keep::Forever))
+    text.len() == 64 && text.bytes().all(hex)
 }
 
 /// Decodes each piece of a path once. Nothing where a piece is empty, begins with a dot, or holds what no name may.
@@ -110,6 +143,44 @@ mod tests {
         let digest = "0123456789abcdef".repeat(4);
         for raw in [format!("host/1.0.0/{digest}.root.erofs"), format!("{digest}.x")] {
             assert_eq!(target(&raw), Some((raw.clone(), Keep::Forever)));
+        }
+    }
+
+    #[test]
+    fn the_archive_for_apt_has_places() {
+        let digest = "0123456789abcdef".repeat(4);
+        for (raw, keep) in [
+            ("site.asc".to_owned(), Keep::Ask),
+            ("dists/base/InRelease".to_owned(), Keep::Ask),
+            ("dists/base/Release.gpg".to_owned(), Keep::Ask),
+            ("dists/base/main/binary-amd64/Packages.xz".to_owned(), Keep::Ask),
+            (
+                format!("dists/base/main/binary-amd64/by-hash/SHA256/{digest}"),
+                Keep::Forever,
+            ),
+            (format!("pool/01/{digest}.deb"), Keep::Forever),
+        ] {
+            assert_eq!(archive(&raw), Some((raw.clone(), keep)));
+        }
+        for raw in [
+            "other.asc".to_owned(),
+            "dists/base".to_owned(),
+            "dists/../InRelease".to_owned(),
+            "dists/.incomplete-x/InRelease".to_owned(),
+            "dists/a%2fb/InRelease".to_owned(),
+            "dists/a%20b/InRelease".to_owned(),
+            "dists/base/main/binary-amd64/Packages".to_owned(),
+            "dists/base/other/binary-amd64/Packages.xz".to_owned(),
+            "dists/base/main/binary-/Packages.xz".to_owned(),
+            "dists/base/main/source/Packages.xz".to_owned(),
+            format!("dists/base/main/binary-amd64/by-hash/MD5Sum/{digest}"),
+            format!("dists/base/main/binary-amd64/by-hash/SHA256/{}", &digest[1..]),
+            format!("pool/02/{digest}.deb"),
+            format!("pool/01/{digest}"),
+            format!("pool/{digest}.deb"),
+            format!("pool/01/{digest}.deb/x"),
+        ] {
+            assert_eq!(archive(&raw), None, "{raw}");
         }
     }
 

@@ -23,6 +23,7 @@ use super::files;
 use super::meter::{Meter, Totals};
 use super::page;
 use super::place::{self, Keep};
+use crate::archive;
 
 /// How long facts are told again before they are gathered anew: gathering verifies all metadata, and anybody may ask.
 const FRESH: Duration = Duration::from_secs(5);
@@ -70,6 +71,7 @@ impl Site {
             .route("/metadata/{*name}", get(file))
             .route("/site/metadata/{*name}", get(file))
             .route("/targets/{*name}", get(file))
+            .route("/apt/{*name}", get(file))
             .fallback(|| async { nothing() })
             .layer(middleware::from_fn_with_state(Arc::clone(&self), guard))
             .with_state(self)
@@ -178,6 +180,9 @@ fn locate(repository: &Path, path: &str) -> io::Result<Option<(String, Keep)>> {
     };
     if let Some(name) = path.strip_prefix("/targets/") {
         return Ok(below("targets", place::target(name)));
+    }
+    if let Some(name) = path.strip_prefix("/apt/") {
+        return Ok(below(archive::ARCHIVE, place::archive(name)));
     }
     let approved = || files::open(repository, "site/metadata/timestamp.json").map(|file| file.is_some());
     if let Some(name) = path.strip_prefix("/site/metadata/") {

@@ -19,7 +19,7 @@ use sequoia_openpgp::{Cert, Packet};
 
 use super::OpenPgpError;
 use super::rules::Rules;
-use super::sign::{detached, making};
+use super::sign::{cleartext, detached, making};
 use crate::digest::Sha256;
 use crate::keys::SigningKey;
 
@@ -90,6 +90,24 @@ pub fn sign_detached_with(
     data: impl Read,
     at: DateTime<Utc>,
 ) -> Result<String, OpenPgpError> {
+    detached(held(certificate, key, at)?, data, at, OPERATION)
+}
+
+/// As [`super::sign_cleartext`], with a key that is held elsewhere and the certificate of it.
+///
+/// # Errors
+/// As [`sign_detached_with`].
+pub fn sign_cleartext_with(
+    certificate: &[u8],
+    key: &dyn SigningKey,
+    text: &str,
+    at: DateTime<Utc>,
+) -> Result<String, OpenPgpError> {
+    cleartext(held(certificate, key, at)?, text, at, OPERATION)
+}
+
+/// The signer that is the key of this certificate.
+fn held<'a>(certificate: &[u8], key: &'a dyn SigningKey, at: DateTime<Utc>) -> Result<Held<'a>, OpenPgpError> {
     let make = |error: anyhow::Error| making(OPERATION, &error);
     let cert = Cert::from_bytes(certificate).map_err(|error| making("read the OpenPGP certificate", &error))?;
     let own = point(key).map_err(make)?;
@@ -108,7 +126,7 @@ pub fn sign_detached_with(
             reason: format!("{} has no usable signing key that is the token's", cert.fingerprint()),
         })?;
     let public = public.key().clone().role_into_unspecified();
-    detached(Held { key, public }, data, at, OPERATION)
+    Ok(Held { key, public })
 }
 
 /// Which of these certificates is the key's, whether it may sign or not.

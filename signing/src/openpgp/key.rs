@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use sequoia_openpgp::serialize::SerializeInto;
 
 use super::held::certificate_of;
-use super::{parse_keyring, read_keyring, sign_detached, sign_detached_with};
+use super::{parse_keyring, read_keyring, sign_cleartext, sign_cleartext_with, sign_detached, sign_detached_with};
 use crate::clock;
 use crate::keys::{self, Passphrase, SigningKey};
 
@@ -88,6 +88,18 @@ impl<'a> OpenPgpKey<'a> {
         match &self.secret {
             Secret::Passphrase(passphrase) => sign_detached(&self.packets, passphrase, data, now),
             Secret::Held(key) => sign_detached_with(&self.packets, key, data, now),
+        }
+        .with_context(|| format!("signing with {}", self.path.display()))
+    }
+    /// Signs a text, as of now, and returns it signed in the clear.
+    ///
+    /// # Errors
+    /// When the passphrase does not open the key.
+    pub fn sign_cleartext(&self, text: &str) -> Result<String> {
+        let now = clock::now();
+        match &self.secret {
+            Secret::Passphrase(passphrase) => sign_cleartext(&self.packets, passphrase, text, now),
+            Secret::Held(key) => sign_cleartext_with(&self.packets, key, text, now),
         }
         .with_context(|| format!("signing with {}", self.path.display()))
     }

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
 use sequoia_openpgp::cert::{CertBuilder, CipherSuite};
-use sequoia_openpgp::crypto::{Password, Signer};
+use sequoia_openpgp::crypto::{KeyPair, Password, Signer};
 use sequoia_openpgp::parse::Parse;
 use sequoia_openpgp::serialize::SerializeInto;
 use sequoia_openpgp::serialize::stream::{Armorer, Message, Signer as MessageSigner};
@@ -16,6 +16,8 @@ use super::OpenPgpError;
 use super::rules::Rules;
 use crate::digest;
 use crate::keys::Passphrase;
+
+const OPERATION: &str = "sign with the OpenPGP key";
 
 /// A new OpenPGP key in its two forms.
 pub struct Generated {
@@ -66,7 +68,25 @@ pub fn sign_detached(
     data: impl Read,
     at: DateTime<Utc>,
 ) -> Result<String, OpenPgpError> {
-    const OPERATION: &str = "sign with the OpenPGP key";
+    detached(unlocked(key, passphrase, at)?, data, at, OPERATION)
+}
+
+/// Signs a text with the signing key of `key` and returns it signed in the clear (RFC 9580, 7), dated `at`: as apt wants its
+/// `InRelease`.
+///
+/// # Errors
+/// As [`sign_detached`].
+pub fn sign_cleartext(
+    key: &[u8],
+    passphrase: &Passphrase,
+    text: &str,
+    at: DateTime<Utc>,
+) -> Result<String, OpenPgpError> {
+    cleartext(unlocked(key, passphrase, at)?, text, at, OPERATION)
+}
+
+/// The signing key of `key`, opened.
+fn unlocked(key: &[u8], passphrase: &Passphrase, at: DateTime<Utc>) -> Result<KeyPair, OpenPgpError> {
     let make = |error: anyhow::Error| making(OPERATION, &error);
     let cert = Cert::from_bytes(key).map_err(|error| making("read the OpenPGP key", &error))?;
     let policy = Rules::House.policy(at);
@@ -83,7 +103,7 @@ pub fn sign_detached(
             operation: OPERATION,
             reason: format!("{} holds no usable signing key", cert.fingerprint()),
         })?;
-    let pair = signing
+    signing
         .key()
         .clone()
         .decrypt_secret(&password(passphrase))
@@ -91,8 +111,7 @@ pub fn sign_detached(
             fingerprint: cert.fingerprint().to_hex(),
         })?
         .into_keypair()
-        .map_err(make)?;
-    detached(pair, data, at, OPERATION)
+        .map_err(make)
 }
 
 pub(super) fn detached(
@@ -116,6 +135,25 @@ pub(super) fn detached(
     digest::copy(&mut data, &mut signer as &mut dyn Write).map_err(OpenPgpError::Data)?;
     signer.finalize().map_err(make)?;
     String::from_utf8(armored).map_err(|error| make(error.into()))
+}
+
+pub(super) fn cleartext(
+    signer: impl Signer + Send + Sync,
+    text: &str,
+    at: DateTime<Utc>,
+    operation: &'static str,
+) -> Result<String, OpenPgpError> {
+    let sign = || -> anyhow::Result<String> {
+        let mut signed = Vec::new();
+        let mut signer = MessageSigner::new(Message::new(&mut signed), signer)?
+            .creation_time(SystemTime::from(at))
+            .cleartext()
+            .build()?;
+        signer.write_all(text.as_bytes())?;
+        signer.finalize()?;
+        Ok(String::from_utf8(signed)?)
+    };
+    sign().map_err(|error| making(operation, &error))
 }
 
 pub(super) fn password(passphrase: &Passphrase) -> Password {

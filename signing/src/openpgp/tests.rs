@@ -36,35 +36,10 @@ impl Bench {
         sign_detached(self.generated.key.as_bytes(), &self.passphrase, data, now()).unwrap()
     }
 
-    /// A cleartext-signed message, made by Sequoia's own stream writer as GnuPG would.
     fn cleartext(&self, text: &[u8]) -> Vec<u8> {
-        use sequoia_openpgp::crypto::Password;
-        use sequoia_openpgp::serialize::stream::{Message, Signer as MessageSigner};
-        use std::io::Write;
-        let cert = Cert::from_bytes(&self.generated.key).unwrap();
-        let policy = sequoia_openpgp::policy::StandardPolicy::new();
-        let pair = cert
-            .keys()
-            .with_policy(&policy, None)
-            .for_signing()
-            .secret()
-            .next()
-            .unwrap()
-            .key()
-            .clone()
-            .decrypt_secret(&Password::from("correct horse"))
-            .unwrap()
-            .into_keypair()
-            .unwrap();
-        let mut out = Vec::new();
-        let mut signer = MessageSigner::new(Message::new(&mut out), pair)
-            .unwrap()
-            .cleartext()
-            .build()
-            .unwrap();
-        signer.write_all(text).unwrap();
-        signer.finalize().unwrap();
-        out
+        let text = str::from_utf8(text).unwrap();
+        let signed = sign_cleartext(self.generated.key.as_bytes(), &self.passphrase, text, now());
+        signed.unwrap().into_bytes()
     }
 }
 
