@@ -22,6 +22,7 @@ use crate::machine::Machine;
 use crate::receipt;
 use crate::status;
 use crate::timekeeping::TimeStatus;
+use crate::update::server::Address;
 use crate::update::{self, Depth, Order, Origin, Outcome, Step};
 
 /// Looks after one host: its slots, updates, health and guests.
@@ -66,11 +67,20 @@ enum Command {
     /// it is kept only if the host becomes healthy.
     #[command(after_long_help = "Examples:\n  bastide-host update release.bundle\n  \
         bastide-host update release.bundle --dry-run --json\n  bastide-host update --device /dev/sdb1 --reboot\n  \
+        bastide-host update --from https://10.0.0.5:8443 --cacert gateway.pem\n  \
         bastide-host update release.bundle --waiver waiver.json")]
     Update {
         /// The bundle. Without it a stick labelled BASTIDE-BDL is looked for.
         #[arg(conflicts_with = "device")]
         bundle: Option<PathBuf>,
+        /// Fetch from the site's server, https://HOST:PORT, that `bastide-repo
+        /// serve` runs.
+        #[arg(long, value_name = "URL", conflicts_with_all = ["bundle", "device"])]
+        from: Option<Address>,
+        /// The server's certificate or its authority's, in PEM, and not
+        /// /etc/bastide/server.pem.
+        #[arg(long, value_name = "FILE", requires = "from")]
+        cacert: Option<PathBuf>,
         /// Take the one bundle on the file system of this device.
         #[arg(long, value_name = "DEVICE")]
         device: Option<PathBuf>,
@@ -230,16 +240,22 @@ pub fn run(args: Args) -> Result<Exit> {
         Command::Status { json } => show_status(&machine, json),
         Command::Update {
             bundle,
+            from,
+            cacert,
             device,
             waiver,
             dry_run,
             json,
             reboot,
         } => {
-            let origin = match (bundle, device) {
-                (Some(file), _) => Origin::File(file),
-                (None, Some(device)) => Origin::Device(device),
-                (None, None) => Origin::Search,
+            let origin = match (bundle, from, device) {
+                (Some(file), _, _) => Origin::File(file),
+                (None, Some(address), _) => Origin::Server {
+                    address,
+                    certificate: cacert.unwrap_or_else(|| machine.server_certificate.clone()),
+                },
+                (None, None, Some(device)) => Origin::Device(device),
+                (None, None, None) => Origin::Search,
             };
             let depth = if dry_run { Depth::VerifyOnly } else { Depth::Install };
             let waiver = waiver.as_deref().map(Waiver::load).transpose()?;

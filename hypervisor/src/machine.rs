@@ -38,6 +38,8 @@ pub struct Machine {
     pub health_checks: PathBuf,
     /// The site's settings of the health guard.
     pub health_config: PathBuf,
+    /// The certificate of the site's server, where the site has one.
+    pub server_certificate: PathBuf,
     /// A directory in memory for mount points.
     pub run: PathBuf,
     /// What the machine says of the time.
@@ -58,6 +60,7 @@ impl Default for Machine {
             efibootmgr: "efibootmgr".into(),
             health_checks: "/etc/bastide/health.d".into(),
             health_config: "/etc/bastide/health.toml".into(),
+            server_certificate: "/etc/bastide/server.pem".into(),
             run: "/run/bastide".into(),
             clock: clock::read,
         }

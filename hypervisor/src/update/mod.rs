@@ -14,6 +14,7 @@
 //! Defence not made: the kernel's own drivers read a stick's file system before anything of it is verified, and a disk
 //! that lies about both its writes and its reads is found out only by dm-verity while it runs.
 
+pub mod server;
 mod stick;
 mod write;
 
@@ -46,6 +47,7 @@ use crate::policy;
 use crate::slots::{Held, Slots, State};
 use crate::timekeeping;
 
+use server::Patience;
 pub use stick::{Origin, Stick};
 
 /// What is said when the host has no TUF datastore.
@@ -158,13 +160,16 @@ pub enum Outcome {
 /// What a medium offers, whatever its form.
 pub type Carried = Offer<Box<dyn Source>>;
 
-/// A repository to update from, with the stick that it lies on.
+/// A repository to update from, with the stick that it lies on, if it lies on one.
 ///
 /// # Errors
-/// When there is none, or it is neither a bundle nor a repository's directory.
+/// When there is none, the server cannot be asked, or it is neither a bundle nor a repository's directory.
 pub fn open(machine: &Machine, origin: &Origin) -> Result<(Carried, Option<Stick>)> {
     let (path, stick) = match origin {
         Origin::File(path) => (path.clone(), None),
+        Origin::Server { address, certificate } => {
+            return Ok((boxed(server::offer(address, certificate, Patience::default())?), None));
+        }
         Origin::Device(device) => {
             let stick = Stick::mount(&machine.run, device)?;
             (stick.bundle()?, Some(stick))

@@ -14,6 +14,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use signing::output::Refused;
 use signing::process::Cmd;
 
+use super::server::Address;
 use crate::layout;
 
 /// File systems that are mounted, with their options.
@@ -31,6 +32,13 @@ pub enum Origin {
     File(PathBuf),
     /// The file system on this device or on its one partition.
     Device(PathBuf),
+    /// The site's server.
+    Server {
+        /// Where it is.
+        address: Address,
+        /// The certificate that is pinned, in PEM.
+        certificate: PathBuf,
+    },
     /// The one stick with the label [`layout::BUNDLE_LABEL`].
     Search,
 }

@@ -133,6 +133,7 @@ impl Host {
             efibootmgr: path("efibootmgr"),
             health_checks: path("health.d"),
             health_config: path("health.toml"),
+            server_certificate: path("server.pem"),
             run: path("run"),
             clock: signing::clock::read,
         };
