@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use signing::clock::now;
 use signing::durable::write_private;
 use signing::keys::{MetadataKey, Passphrase, open_file};
+use signing::openpgp::{OpenPgpKey, verify_cleartext};
 use signing::process::Cmd;
 use signing::tuf::author::{self, Ed25519Signer, Header, KeySet, RootPlan, Signer};
 use signing::tuf::root::judge_first;
@@ -238,6 +239,38 @@ fn sign_root(place: &Path) {
     let mut root: Value = serde_json::from_slice(&author::root(&plan, &[&token]).unwrap()).unwrap();
     root["signed"]["version"] = json!(2);
     judge_first(root.to_string().as_bytes()).unwrap_err();
+}
+
+/// As [`a_token_signs_metadata`]: what apt reads is signed in the clear.
+#[test]
+fn a_token_signs_in_the_clear() {
+    if let Ok(place) = std::env::var(INSIDE) {
+        return sign_text(Path::new(&place));
+    }
+    let Some(bench) = token() else { return };
+    let certified = ["--certificate", "release.asc", "--name", "Token site"];
+    make(&bench, "release", &certified).ok();
+    Cmd::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_token_signs_in_the_clear", "--nocapture"])
+        .env(INSIDE, bench.path())
+        .env("SOFTHSM2_CONF", bench.path().join("softhsm2.conf"))
+        .run()
+        .unwrap();
+}
+
+fn sign_text(place: &Path) {
+    let pin = Passphrase::from_file(&place.join("pin")).unwrap();
+    let certificate = place.join("release.asc");
+    let key = OpenPgpKey::open(&place.join("release.uri"), &certificate, &pin).unwrap();
+    let signed = key.sign_cleartext("Origin: Test\n- dash\n").unwrap();
+    let verified = verify_cleartext(&certificate, signed.as_bytes(), now()).unwrap();
+    assert_eq!(
+        String::from_utf8(verified.body).unwrap().trim_end(),
+        "Origin: Test\n- dash"
+    );
+    assert_eq!(verified.signers, [key.fingerprint()]);
+    let other = signed.replace("Origin: Test", "Origin: Rest");
+    verify_cleartext(&certificate, other.as_bytes(), now()).unwrap_err();
 }
 
 /// The release key lies in the token: roots and timestamps are signed with it, and GnuPG agrees.

@@ -122,12 +122,14 @@ fn time(at: DateTime<Utc>) -> String {
     at.format("%Y-%m-%d %H:%M UTC").to_string()
 }
 
-/// Without what a terminal would obey, and with words that fit a line.
+/// Without what a terminal would obey and what turns the direction of reading, and with words that fit a line.
 fn clean(text: &str) -> String {
     let mut cleaned = String::new();
     let mut column = 0;
     for c in text.chars() {
-        let shown = if c.is_control() { '?' } else { c };
+        let turns =
+            matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        let shown = if c.is_control() || turns { '?' } else { c };
         column = if c == ' ' { 0 } else { column + 1 };
         if column == 60 {
             cleaned.push(' ');
@@ -332,9 +334,9 @@ mod tests {
 
     #[test]
     fn text_of_others_stays_text() {
-        let lines = [format!("<b>&\u{1b}[2J\nState {}\u{9b}", "x".repeat(200))];
+        let lines = [format!("<b>&\u{1b}[2J\nState\u{202e} {}\u{9b}", "x".repeat(200))];
         let shown = escape(&super::lines(&lines, |line| fold("", 2, &clean(line))));
-        assert!(shown.starts_with("&lt;b&gt;&amp;?[2J?State "), "{shown}");
+        assert!(shown.starts_with("&lt;b&gt;&amp;?[2J?State? "), "{shown}");
         assert!(shown.lines().all(|line| line.len() <= 80 + 9), "{shown}");
         assert!(shown.chars().all(|c| c == '\n' || !c.is_control()));
         let mut metrics = Metrics::default();
