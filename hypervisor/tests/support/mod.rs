@@ -9,6 +9,7 @@ pub mod common;
 pub mod drive;
 pub mod firmware;
 pub mod repository;
+pub mod server;
 
 use std::fs;
 use std::path::{Path, PathBuf};
