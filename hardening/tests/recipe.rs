@@ -288,7 +288,7 @@ fn on_every_bundle_both_agree() {
             let mut bytes = Vec::new();
             std::io::Read::read_to_end(&mut entry, &mut bytes).unwrap();
             let name = entry.path().unwrap().to_str().unwrap().to_owned();
-            if name == "bundle.json" {
+            if name == "bundle.json" && from == "nothing" {
                 bytes = String::from_utf8(bytes).unwrap().replace("1.0.0", to).into_bytes();
             }
             let mut header = tar::Header::new_ustar();
@@ -309,6 +309,8 @@ fn on_every_bundle_both_agree() {
         "plain files",
         &edited("metadata/timestamp", "elsewhere/timestamp"),
     );
+    fs::write(&place, edited(".root.erofs.zst", ".root.erofs.delta.zst")).unwrap();
+    table.judge("a target as a delta", &place, (4, "deltas"), &by);
     table.agree();
 }
 

@@ -325,6 +325,35 @@ fn a_bundle_on_a_stick_is_found_and_installed() {
     assert!(fs::read_dir(place).unwrap().next().is_none(), "the stick is unmounted");
 }
 
+/// The recipe: deltas to the release that runs, and to one that does not.
+#[test]
+fn deltas_are_made_of_what_runs_and_of_nothing_else() {
+    let Some(host) = Host::install() else { return };
+    let new = host.site.release("1.1.0", 2);
+    let repository = repository(&host, &[&new], Terms::version(2));
+    let update = |deltas: Vec<u8>| {
+        let file = repository.path().join("release.bundle");
+        fs::write(&file, deltas).unwrap();
+        let (source, _) = update::open(&host.machine, &Origin::File(file)).unwrap();
+        update::update(&host.machine, source, Depth::Install, &mut |_: Event<Step>| Ok(()))
+    };
+    let before = host.fingerprint();
+    let foreign = host.site.release("0.9.0", 9);
+    // The boot image is the first that is looked at.
+    let mut other_root = host.site.release("0.9.0", 9);
+    other_root.xen.clone_from(&host.installed.xen);
+    for held in [foreign, other_root] {
+        let refused = update(support::deltas(repository.path(), &held)).unwrap_err();
+        assert!(signing::output::is_refusal(&refused), "{refused:#}");
+        assert!(refused.to_string().contains("no-base: "), "{refused:#}");
+        assert_eq!(host.fingerprint(), before);
+    }
+    let outcome = update(support::deltas(repository.path(), &host.installed)).unwrap();
+    assert!(matches!(outcome, Outcome::OnTrial { slot: Slot::B, .. }));
+    host.assert_nothing_half(&new);
+    assert!(host.content_is(Slot::B, &new));
+}
+
 /// What the parser of efibootmgr's output is tested on.
 #[test]
 fn the_recorded_output_is_what_efibootmgr_prints() {

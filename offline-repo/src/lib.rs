@@ -4,8 +4,8 @@
 //! On the left of the first signature stand [`spec`], [`mirror`], [`store`], [`snapshot`] and [`upstream`]: a pinned set
 //! of Debian packages, fetched by apt, proved here and kept by content. [`verify`], [`repair`] and [`prune`] look after them,
 //! [`diff`] says what is new in them. On its right stand [`repository`], [`publish`], [`export`], [`import`] and [`approve`],
-//! and [`bundle`] between them, which a host reads as well. `serve` gives a repository to a
-//! network, and with it what [`archive`] makes of a snapshot for guests that run apt.
+//! and [`bundle`] between them, which a host reads as well; a target may be in it as a [`delta`]. `serve` gives a repository
+//! to a network, and with it what [`archive`] makes of a snapshot for guests that run apt.
 
 pub mod approve;
 pub mod apt;
@@ -16,6 +16,7 @@ pub mod changelog;
 pub mod control;
 pub mod deb;
 pub mod debversion;
+pub mod delta;
 pub mod diff;
 pub mod export;
 pub mod import;

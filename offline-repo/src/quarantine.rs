@@ -190,6 +190,7 @@ impl Quarantine {
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 reader => loose.push(Loose {
                     path: path.to_owned(),
+                    packing: facts.packing(),
                     piece,
                     reader: reader.with_context(|| format!("cannot read {}", place.display()))?,
                     size: facts.size,

@@ -17,6 +17,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -30,6 +31,9 @@ use signing::tuf::beside;
 use signing::tuf::repository::limits_to_publish;
 use signing::tuf::trail::TrailFile;
 use signing::tuf::{Client, Datastore, DirectorySource, Limits, Offer, Seen, Source, Trail, VerifiedTarget};
+
+use crate::bundle::Bases;
+use crate::delta::{Base, Held};
 
 /// The largest root or signature of one that is read.
 pub const LARGEST_ROOT: u64 = 1 << 20;
@@ -58,6 +62,17 @@ pub fn offer(root: &Path) -> Offer<DirectorySource> {
     Offer {
         vendor: below(site.join(VENDOR)),
         site: Some(below(site.join("metadata"))),
+    }
+}
+
+/// The targets of a repository, as bases of deltas.
+#[derive(Debug)]
+pub struct Holdings(DirectorySource);
+
+impl Bases for Holdings {
+    fn open(&self, base: &Base) -> io::Result<Option<Held>> {
+        let opened = self.0.open_target(&base.path);
+        Ok(opened.map_err(io::Error::other)?.map(Held::File))
     }
 }
 
@@ -287,6 +302,12 @@ impl Repository {
     #[must_use]
     pub fn source(&self) -> DirectorySource {
         DirectorySource::below(&self.root)
+    }
+
+    /// What is in it, as bases of deltas.
+    #[must_use]
+    pub fn holdings(&self) -> Box<dyn Bases> {
+        Box::new(Holdings(self.source()))
     }
 
     /// The directory of the site's repository, where its officers approve.

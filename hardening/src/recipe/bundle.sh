@@ -24,6 +24,11 @@ if [ $tarred != 0 ] || ! in_order || ! behind; then
     verdict
 fi
 pass "it holds $(wc -l <"$WORK/members") plain files in their places and order, and nothing behind them"
+# What is carried as a delta cannot be checked without what its receiver holds.
+if awk '$6 ~ /\.delta\.zst$/ { found = 1 } END { exit !found }' "$WORK/members"; then
+    unknown 'it carries deltas: audit the gateway that took it in, or a bundle that bastide-repo export --whole made'
+    verdict
+fi
 tar -C "$REPO" --no-same-owner --no-same-permissions -xf "$ARTIFACT" || { unknown 'cannot unpack it'; verdict; }
 mkdir -p "$REPO/metadata" "$REPO/targets"
 approval

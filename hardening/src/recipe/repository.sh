@@ -30,7 +30,7 @@ while read -r name; do
     site) [ -d "$REPO/site" ] || refuse "a stranger: $name" ;;
     receipts) [ -d "$REPO/receipts" ] && [ ! -L "$REPO/receipts" ] || refuse "a stranger: $name" ;;
     # Logs of exports, imports that wait, unfinished work: offered to nobody, and not looked into.
-    exports | quarantine | work) [ -d "$REPO/$name" ] && [ ! -L "$REPO/$name" ] || refuse "a stranger: $name" ;;
+    apt | exports | quarantine | work) [ -d "$REPO/$name" ] && [ ! -L "$REPO/$name" ] || refuse "a stranger: $name" ;;
     datastore) [ -d "$REPO/datastore" ] || refuse "a stranger: $name" ;;
     *) refuse "a stranger: $name" ;;
     esac

@@ -9,6 +9,7 @@ use signing::tuf::Offer;
 use super::release::{Audited, Question, audit};
 use super::{Held, Inventory, approval, of_chain};
 use crate::report::{Finding, Section};
+use crate::verdict::Verdict;
 
 /// Audits a bundle file.
 #[must_use]
@@ -29,6 +30,15 @@ pub fn bundle(path: &Path, question: Question<'_>) -> Audited {
             return Audited::of(vec![section]);
         }
     };
+    if let Some(path) = source.deltas().next() {
+        let why = format!(
+            "it carries {path} as a delta to what its receiver holds: audit the gateway that took it in, or a bundle that \
+             `bastide-repo export --whole` made"
+        );
+        let finding = Finding::new("bundle.deltas", "Every target is whole", Verdict::CouldNotCheck(why));
+        let about = "Whether its targets can be checked without their receiver.";
+        return Audited::of(vec![Section::new("bundle", "Bundle", about, vec![finding])]);
+    }
     let mut inventory = metadata(&source);
     for name in source.target_paths() {
         let length = source.carried_size(&name).unwrap_or(0);

@@ -19,9 +19,9 @@ const DATASTORE: &str = "datastore";
 const SITE: &str = "site";
 /// Where the receipts of hosts and gateways lie.
 const RECEIPTS: &str = "receipts";
-/// What commands keep for themselves there: logs of exports, imports that wait or were refused, unfinished work. It is offered to
-/// nobody, nothing is decided by it, and it is not looked into.
-const ASIDE: [&str; 3] = ["exports", "quarantine", "work"];
+/// What commands keep for themselves there (logs of exports, imports that wait or were refused, unfinished work), which is
+/// offered to nobody, and packages for guests, which apt verifies. Nothing is decided by it, and it is not looked into.
+const ASIDE: [&str; 4] = ["apt", "exports", "quarantine", "work"];
 const ENTRIES: usize = 1_000_000;
 
 /// Looks whether a directory is a repository at all.

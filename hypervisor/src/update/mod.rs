@@ -6,7 +6,8 @@
 //! mixture of the parts of several releases; a boot image that the firmware would refuse, or that names another root; a
 //! disk that does not keep what it is given; and a power cut at any moment.
 //!
-//! Defence: nothing is written before the metadata, the choice, the boot image's signature and the sizes are good. The
+//! Defence: nothing is written before the metadata, the choice, the boot image's signature, the bases of deltas and the sizes
+//! are good. The
 //! idle slot is made unusable durably before its first byte changes, and it becomes usable only by the last steps, after
 //! all of it was read back from the device. The running slot stays first in the boot order throughout. An interrupted
 //! update is simply begun again.
@@ -14,6 +15,7 @@
 //! Defence not made: the kernel's own drivers read a stick's file system before anything of it is verified, and a disk
 //! that lies about both its writes and its reads is found out only by dm-verity while it runs.
 
+mod bases;
 pub mod server;
 mod stick;
 mod write;
@@ -33,7 +35,8 @@ use signing::release::{self, MAX_BOOT_IMAGE, Offered, Part, Version};
 use signing::secureboot;
 use signing::site::check_boot_image;
 use signing::tuf::{
-    Approved, Client, Datastore, Limits, Memory, MultiClient, Offer, Source, Stores, TufError, VerifiedTarget, Waiver,
+    Approved, Client, Datastore, Limits, Memory, MultiClient, Offer, Source, SourceError, Stores, TufError,
+    VerifiedTarget, Waiver,
 };
 
 use crate::bootentries::Firmware;
@@ -47,7 +50,9 @@ use crate::policy;
 use crate::slots::{Held, Slots, State};
 use crate::timekeeping;
 
+use self::bases::Running;
 use server::Patience;
+
 pub use stick::{Origin, Stick};
 
 /// What is said when the host has no TUF datastore.
@@ -182,7 +187,9 @@ pub fn open(machine: &Machine, origin: &Origin) -> Result<(Carried, Option<Stick
     if path.is_dir() {
         return Ok((boxed(repository::offer(&path)), stick));
     }
-    Ok((boxed(BundleSource::offer(&path)?), stick))
+    let mut offer = BundleSource::offer(&path)?;
+    offer.vendor = offer.vendor.with_bases(Box::new(Running::new(machine)));
+    Ok((boxed(offer), stick))
 }
 
 fn boxed<S: Source + 'static>(offer: Offer<S>) -> Carried {
@@ -226,6 +233,10 @@ pub fn update<S: Source>(
         boot_image(machine, &mut client, &release)
     })?;
     step(watch, Step::CheckSlot, |_| {
+        // What runs must be what a delta was made to, and that before the idle slot is given up.
+        for part in NEEDED {
+            client.ready(release.part(part)?).map_err(judged)?;
+        }
         check_slot(machine, &target, &release, &boot_image)
     })?;
     let (version, root_hash, slot) = (release.version, release.root_hash, target.idle);
@@ -323,7 +334,9 @@ fn step<T>(
 
 /// A judgement of the TUF client as a refusal that begins with its code; what is no judgement stays a failure.
 fn judged(error: TufError) -> anyhow::Error {
-    if error.is_refusal() {
+    // A bundle for another host is refused, though nothing is wrong with it.
+    let unfit = matches!(error, TufError::Source(SourceError::NoBase { .. }));
+    if unfit || error.is_refusal() {
         return Refused(format!("{}: {}", error.code(), error.reason())).into();
     }
     error.into()

@@ -22,7 +22,8 @@ use hypervisor::layout::{self, Slot};
 use hypervisor::machine::Machine;
 use hypervisor::slots::{Slots, State};
 use nix::mount::{MntFlags, umount2};
-use offline_repo::bundle::{BundleWriter, Manifest};
+use offline_repo::bundle::{BundleWriter, Manifest, Packing};
+use offline_repo::delta::{self, Base, Held};
 use signing::digest::Sha256;
 use signing::keys::{Algorithm, PrivateKey};
 use signing::policy::{POLICY, Policy, SITE, SiteFiles};
@@ -394,6 +395,34 @@ pub fn stick(image: &Path, files: &[(&str, &[u8])]) -> Loop {
 
 /// A repository as a bundle.
 pub fn bundle(repository: &Path) -> Vec<u8> {
+    packed(repository, &|_, content| (Packing::Whole, content))
+}
+
+/// A repository as a bundle of deltas to a release.
+pub fn deltas(repository: &Path, held: &Release) -> Vec<u8> {
+    packed(repository, &|path, content| {
+        let parts = held.parts();
+        let part = parts
+            .iter()
+            .find(|(part, _)| path.ends_with(&format!(".{}", part.file())));
+        let (part, held_bytes) = part.unwrap();
+        let base = Base {
+            path: format!("{}.x.{}", part.target(held.version), part.file()),
+            length: held_bytes.len() as u64,
+            sha256: Sha256::of(held_bytes),
+        };
+        let bases = [(base, Held::Memory(held_bytes.to_vec()))];
+        let length = content.len() as u64;
+        let mut delta = Vec::new();
+        delta::make(&bases, &Held::Memory(content), length, &mut delta, &mut |_| ()).unwrap();
+        (Packing::Delta, delta)
+    })
+}
+
+/// Makes a target's form of its path and content.
+type Pack<'a> = dyn Fn(&str, Vec<u8>) -> (Packing, Vec<u8>) + 'a;
+
+fn packed(repository: &Path, pack: &Pack<'_>) -> Vec<u8> {
     let mut writer = BundleWriter::new(Vec::new(), &Manifest::new(Vec::new(), None)).unwrap();
     let mut names: Vec<_> = fs::read_dir(repository.join("metadata"))
         .unwrap()
@@ -410,9 +439,10 @@ pub fn bundle(repository: &Path) -> Vec<u8> {
         for target in fs::read_dir(release.unwrap().path()).unwrap() {
             let place = target.unwrap().path();
             let name = place.strip_prefix(&targets).unwrap().to_str().unwrap().to_owned();
-            let packed = zstd::encode_all(fs::File::open(&place).unwrap(), 1).unwrap();
+            let (packing, content) = pack(&name, fs::read(&place).unwrap());
+            let packed = zstd::encode_all(&content[..], 1).unwrap();
             writer
-                .target(&name, None, packed.len() as u64, &mut &packed[..])
+                .target(&name, packing, None, packed.len() as u64, &mut &packed[..])
                 .unwrap();
         }
     }

@@ -50,7 +50,7 @@ impl Release {
         }
     }
 
-    fn parts(&self) -> [(Part, &[u8]); 3] {
+    pub fn parts(&self) -> [(Part, &[u8]); 3] {
         [
             (Part::Root, &self.root),
             (Part::Verity, &self.verity),

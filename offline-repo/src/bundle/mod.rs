@@ -4,7 +4,8 @@
 //! A plain tar with its members in this order: `bundle.json`, in a volume `bundle.json.asc`, `metadata/*`, from a gateway
 //! whose officers approve also `site/metadata/*`, `targets/*.zst` (zstd frames, RFC 8878). A target that is cut over several
 //! volumes is `targets/*.zst.0001` and so on: each is a run of whole frames, so each opens alone, and one behind the other
-//! they are the target. Every volume carries all metadata.
+//! they are the target. Every volume carries all metadata. A target may be carried as what it differs in from others that
+//! the receiver holds: `targets/*.delta.zst`, see [`crate::delta`].
 //!
 //! Attacks: those on the archive, see [`crate::tarindex`]; members in places where no reader looks, to smuggle something
 //! over the gap; a frame that unpacks without end, or that wants a huge window; a `bundle.json` that promises what the
@@ -17,6 +18,7 @@
 //! is cut and joined is still judged whole by TUF's digest.
 //! Not defended: a stick that is slow on purpose.
 
+mod frames;
 mod source;
 mod volume;
 mod writer;
@@ -30,7 +32,7 @@ use signing::digest::{self, Sha256};
 use signing::output::Refused;
 use signing::release::Version;
 
-pub use source::{BundleSource, Loose};
+pub use source::{Bases, BundleSource, Loose};
 pub use volume::Volume;
 pub use writer::BundleWriter;
 
@@ -93,6 +95,17 @@ pub struct MemberFacts {
     pub piece: Option<Piece>,
 }
 
+/// In which form a target is carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Packing {
+    /// As it is.
+    #[default]
+    Whole,
+    /// As a [delta](crate::delta).
+    Delta,
+}
+
 /// A part of a target's compressed form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -142,16 +155,26 @@ impl MemberFacts {
     /// The path of the target that this is, or is a piece of.
     #[must_use]
     pub fn target(&self) -> Option<&str> {
-        target_of(&self.name, self.piece)
+        target_of(&self.name, self.piece).map(|(path, _)| path)
+    }
+
+    /// In which form that target is carried.
+    #[must_use]
+    pub fn packing(&self) -> Packing {
+        target_of(&self.name, self.piece).map_or(Packing::Whole, |(_, packing)| packing)
     }
 }
 
 /// The name of a target's member.
 #[must_use]
-pub fn member_name(path: &str, piece: Option<Piece>) -> String {
+pub fn member_name(path: &str, packing: Packing, piece: Option<Piece>) -> String {
+    let form = match packing {
+        Packing::Whole => "zst",
+        Packing::Delta => "delta.zst",
+    };
     match piece {
-        None => format!("{TARGETS}{path}.zst"),
-        Some(piece) => format!("{TARGETS}{path}.zst.{:04}", piece.number),
+        None => format!("{TARGETS}{path}.{form}"),
+        Some(piece) => format!("{TARGETS}{path}.{form}.{:04}", piece.number),
     }
 }
 
@@ -163,11 +186,16 @@ pub fn begins_like_one(path: &Path) -> bool {
     read.is_ok() && begin == MANIFEST.as_bytes()
 }
 
-fn target_of(name: &str, piece: Option<Piece>) -> Option<&str> {
+fn target_of(name: &str, piece: Option<Piece>) -> Option<(&str, Packing)> {
     let path = name.strip_prefix(TARGETS)?;
     let path = match piece {
         None => path,
         Some(piece) => path.strip_suffix(&format!(".{:04}", piece.number))?,
     };
-    path.strip_suffix(".zst").filter(|path| !path.is_empty())
+    let path = path.strip_suffix(".zst")?;
+    let of = match path.strip_suffix(".delta") {
+        Some(path) => (path, Packing::Delta),
+        None => (path, Packing::Whole),
+    };
+    (!of.0.is_empty()).then_some(of)
 }

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 
 use anyhow::{Context, Result};
 
-use super::{MANIFEST, METADATA, Manifest, Piece, SIGNATURE, SITE_METADATA, member_name};
+use super::{MANIFEST, METADATA, Manifest, Packing, Piece, SIGNATURE, SITE_METADATA, member_name};
 
 /// Writes member by member; finished with [`BundleWriter::finish`].
 pub struct BundleWriter<W: Write> {
@@ -55,8 +55,15 @@ impl<W: Write> BundleWriter<W> {
     ///
     /// # Errors
     /// When it cannot be read or written.
-    pub fn target(&mut self, path: &str, piece: Option<Piece>, size: u64, packed: &mut dyn Read) -> Result<()> {
-        self.member(&member_name(path, piece), size, packed)
+    pub fn target(
+        &mut self,
+        path: &str,
+        packing: Packing,
+        piece: Option<Piece>,
+        size: u64,
+        packed: &mut dyn Read,
+    ) -> Result<()> {
+        self.member(&member_name(path, packing, piece), size, packed)
     }
 
     /// Ends the archive and gives back what it was written to.

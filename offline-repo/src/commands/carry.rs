@@ -28,6 +28,10 @@ use crate::progress::Screen;
     after_long_help = "Without --since and --version the newest release is carried. From a gateway whose
 officers approve, only what they approved is carried, with their signatures.
 
+With --since only what the parts differ in is carried, as deltas to the release
+that the receiver holds; it fits nobody else. Where that release is not here any
+more, everything is carried whole, and a line says so.
+
 What was cut off goes on when the same command is typed again. Everything is
 read back from the medium, past the page cache; REPO/exports keeps what was
 written to which device.
@@ -53,6 +57,10 @@ pub struct Export {
     /// of this receipt lacks
     #[arg(long, value_name = "VERSION|RECEIPT", conflicts_with = "version", value_parser = since)]
     since: Option<Since>,
+    /// With --since: carry everything whole, for a receiver whose release is not
+    /// certain
+    #[arg(long, requires = "since")]
+    whole: bool,
     /// Carry this release; may be given more than once
     #[arg(long, value_name = "VERSION")]
     version: Vec<Version>,
@@ -102,10 +110,14 @@ fn since(text: &str) -> Result<Since, String> {
 }
 
 /// What somebody lacks who gives this receipt. Whoever forges one gets a bundle that fits nobody; nothing is trusted by it.
-fn lacking(receipt: &Receipt) -> Selection {
+fn lacking(receipt: &Receipt) -> (Selection, Option<Version>) {
     match &receipt.holder {
-        Holder::Host(host) => Selection::Since(host.version),
-        Holder::Gateway { releases } => Selection::Lacking(releases.iter().map(|release| release.version).collect()),
+        Holder::Host(host) => (Selection::Since(host.version), Some(host.version)),
+        Holder::Gateway { releases } => {
+            let held: Vec<Version> = releases.iter().map(|release| release.version).collect();
+            let newest = held.iter().max().copied();
+            (Selection::Lacking(held), newest)
+        }
     }
 }
 
@@ -124,11 +136,11 @@ impl Export {
             vendor: pinned_root(self.trust.as_deref(), || repository.own_root())?,
             site,
         };
-        let selection = match (&self.since, self.version.is_empty()) {
-            (Some(Since::Release(base)), _) => Selection::Since(*base),
+        let (selection, base) = match (&self.since, self.version.is_empty()) {
+            (Some(Since::Release(base)), _) => (Selection::Since(*base), Some(*base)),
             (Some(Since::Receipt(path)), _) => lacking(&Signed::load(path)?.receipt),
-            (None, false) => Selection::Only(self.version.clone()),
-            (None, true) => Selection::Newest,
+            (None, false) => (Selection::Only(self.version.clone()), None),
+            (None, true) => (Selection::Newest, None),
         };
         if self.out.is_dir() {
             bail!("--out {} is a directory: name the bundle's file", self.out.display());
@@ -148,6 +160,7 @@ impl Export {
         };
         let order = Order {
             selection,
+            base: base.filter(|_| !self.whole),
             level: self.level,
             out: &self.out,
             volumes: self.volume_size.map(|size| Volumes {
@@ -172,6 +185,9 @@ impl Export {
                 "the metadata has expired at {expires}: renew it with `bastide-repo publish`"
             ));
         }
+        if let Some(why) = &summary.no_base {
+            warn(&format!("{why}: everything is carried whole"));
+        }
         if self.json {
             output::json(&summary)?;
             return Ok(Exit::Done);
@@ -190,6 +206,9 @@ impl Export {
                 "set {:.16}: release {versions}, {size}",
                 summary.set.to_string()
             ))?;
+        }
+        if let Some(base) = &summary.base {
+            output::line(&format!("for a receiver that holds release {base}"))?;
         }
         for device in devices(&summary.files) {
             output::line(&format!("read back from {device}"))?;

@@ -1,28 +1,32 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! `export`: from a repository to a bundle, or to its volumes. Every target is verified against its signed digest while it is
-//! compressed ([`pack`]), so what is not signed or was altered cannot be exported; then it is laid out ([`plan`]), written, and
-//! read back from the medium ([`write`]).
+//! compressed ([`pack`]), so what is not signed or was altered cannot be exported; where the receiver is known to hold a
+//! release, what its parts differ in is carried ([`differ`]). Then it is laid out ([`plan`]), written, and read back from the
+//! medium ([`write`]).
 
+mod differ;
 mod pack;
+mod parts;
 pub mod plan;
 mod write;
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use signing::digest::{self, Sha256};
-use signing::output::Refused;
 use signing::release::Version;
 use signing::tuf::beside;
 use signing::tuf::trail::TrailFile;
 use signing::tuf::{Datastore, DirectorySource, Limits, MultiClient, Stores, Trail, Trails, VerifiedTarget};
 
-use self::pack::{Form, Work};
+use self::differ::Known;
+use self::pack::Work;
+use self::parts::Packer;
 use self::write::Metadata;
+use crate::bundle::Packing;
 use crate::repository::{Published, Repository, expires, kept, offer, releases};
 
 pub use self::write::{Entry, LOGS};
@@ -47,7 +51,9 @@ pub enum Selection {
 pub struct Order<'a> {
     /// Which releases.
     pub selection: Selection,
-    /// zstd's level.
+    /// The release that the receiver is known to hold, to which deltas are made.
+    pub base: Option<Version>,
+    /// zstd's level for what is carried whole.
     pub level: i32,
     /// The bundle's file; volumes have its name and their number behind it.
     pub out: &'a Path,
@@ -61,6 +67,7 @@ impl<'a> Order<'a> {
     pub const fn whole(selection: Selection, level: i32, out: &'a Path) -> Self {
         Self {
             selection,
+            base: None,
             level,
             out,
             volumes: None,
@@ -81,7 +88,7 @@ pub struct Volumes<'a> {
 /// What an export is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Verifying and compressing what is carried.
+    /// Verifying and compressing what is carried, or comparing it with what the receiver holds.
     Compressing,
     /// Writing to the medium.
     Writing,
@@ -94,6 +101,12 @@ pub enum Phase {
 pub struct Summary {
     /// The releases.
     pub releases: Vec<Version>,
+    /// The release to which deltas were made, which the receiver has to hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<Version>,
+    /// Why everything is carried whole although the receiver is known to hold a release.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_base: Option<String>,
     /// Bytes of their parts.
     pub bytes: u64,
     /// Bytes of the bundle, or of the volumes that were written.
@@ -146,37 +159,39 @@ pub fn export(
     let total: u64 = chosen.iter().map(|release| release.size()).sum();
     let (metadata, expires) = metadata(repository, &trails)?;
     let work = Work::open(repository.root())?;
-    let form = Form {
-        level: order.level,
-        segment: order.volumes.as_ref().map(|volumes| plan::segment(volumes.size)),
+    let path = |target: &VerifiedTarget| client.path(target);
+    let (known, no_base) = match order.base.map(|base| Known::find(base, &all, &targets, &path)) {
+        None => (None, None),
+        Some(Ok(known)) => (Some(known), None),
+        Some(Err(why)) => (None, Some(why)),
     };
+    let base = known.as_ref().map(Known::version);
+    let mut packing = Packer {
+        repository,
+        work: &work,
+        targets: &targets,
+        known,
+        order,
+        total,
+        done: 0,
+        tell,
+    };
+    let paths: BTreeMap<&str, String> = targets
+        .iter()
+        .map(|target| (target.name.as_str(), path(target)))
+        .collect();
     let mut packed = Vec::new();
-    let mut done = 0;
-    for part in chosen.iter().flat_map(|release| &release.parts) {
-        let target = targets
-            .iter()
-            .find(|target| target.name == part.target)
-            .ok_or_else(|| anyhow!(Refused(format!("{} is not signed any more", part.target))))?;
-        let path = client.path(target);
-        let before = done;
-        packed.push(work.pack(&path, form, |to| {
-            let mut sink = Told {
-                inner: to,
-                done: &mut done,
-                tell: &mut |done| tell(Phase::Compressing, done, total),
-            };
-            client
-                .fetch(target, &mut sink)
-                .with_context(|| format!("cannot export {}", target.name))
-        })?);
-        done = before + target.length;
-        tell(Phase::Compressing, done, total);
+    for release in &chosen {
+        packed.extend(packing.release(client, release, &paths)?);
     }
+    let base = base.filter(|_| packed.iter().any(|packed| packed.packing == Packing::Delta));
     let volumes = write::volumes(&work, metadata, packed, &versions, order)?;
     let files = write::write(repository, &work, &volumes, order, tell)?;
     work.done()?;
     Ok(Summary {
         releases: versions,
+        base,
+        no_base,
         bytes: total,
         bundle_bytes: files.values().map(|entry| entry.size).sum(),
         expires,
@@ -284,23 +299,4 @@ fn with_signature(file: &TrailFile) -> Vec<String> {
     let mut names = vec![file.file.clone()];
     names.extend(beside::signature_of(file));
     names
-}
-
-struct Told<'a> {
-    inner: &'a mut dyn Write,
-    done: &'a mut u64,
-    tell: &'a mut dyn FnMut(u64),
-}
-
-impl Write for Told<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.inner.write(bytes)?;
-        *self.done += count as u64;
-        (self.tell)(*self.done);
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
 }

@@ -15,6 +15,9 @@ use signing::digest::{self, Hashing, Sha256};
 use signing::durable;
 use zstd::stream::write::Encoder;
 
+use crate::bundle::Packing;
+use crate::delta::Base;
+
 /// A note has a line for each frame.
 const LARGEST_NOTE: u64 = 16 << 20;
 /// A signature over a volume's list.
@@ -35,6 +38,9 @@ pub struct Form {
 pub struct Packed {
     /// The target's path, with its digest in it.
     pub path: String,
+    /// In which form it is carried.
+    #[serde(default)]
+    pub packing: Packing,
     /// Its file, in the directory of this work.
     file: String,
     /// The digest of all frames.
@@ -63,12 +69,19 @@ impl Work {
         Ok(Self { directory, _lock: lock })
     }
 
-    /// The compressed form of a target: the one that is here, or a new one of what `give` writes.
+    /// The compressed form of a target, or of its delta to these bases: the one that is here, or a new one of what `give`
+    /// writes.
     ///
     /// # Errors
     /// When `give` fails, or there is no room.
-    pub fn pack(&self, path: &str, form: Form, give: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<Packed> {
-        let key = format!("{path}\n{}\n{}", form.level, form.segment.unwrap_or(0));
+    pub fn pack(
+        &self,
+        path: &str,
+        bases: Option<&[Base]>,
+        form: Form,
+        give: impl FnOnce(&mut dyn Write) -> Result<()>,
+    ) -> Result<Packed> {
+        let key = serde_json::to_string(&(path, bases, form.level, form.segment))?;
         let file = format!("{}.zst", Sha256::of(key.as_bytes()));
         let note = self.directory.join(format!("{file}.json"));
         if let Some(packed) = self.whole(&note, path, &file) {
@@ -84,6 +97,11 @@ impl Work {
         writer.commit().with_context(what)?;
         let packed = Packed {
             path: path.to_owned(),
+            packing: if bases.is_some() {
+                Packing::Delta
+            } else {
+                Packing::Whole
+            },
             file,
             sha256,
             frames,
@@ -229,7 +247,7 @@ mod tests {
             let work = Work::open(directory.path()).unwrap();
             let mut asked = false;
             let packed = work
-                .pack("host/x", form, |to| {
+                .pack("host/x", None, form, |to| {
                     asked = true;
                     Ok(to.write_all(&content)?)
                 })
@@ -265,7 +283,7 @@ mod tests {
             level: 3,
             segment: None,
         };
-        let packed = work.pack("empty", form, |_| Ok(())).unwrap();
+        let packed = work.pack("empty", None, form, |_| Ok(())).unwrap();
         assert_eq!(packed.frames.len(), 1);
         assert!(Work::open(directory.path()).is_err(), "two exports at once");
     }

@@ -121,7 +121,7 @@ pub(super) fn volumes(
         for slice in slices {
             let of = &packed[slice.target];
             listed.push(MemberFacts {
-                name: member_name(&of.path, slice.piece),
+                name: member_name(&of.path, of.packing, slice.piece),
                 size: slice.size,
                 sha256: match slice.piece {
                     None => of.sha256,
@@ -270,7 +270,7 @@ impl Volume {
                     done: &mut done,
                     tell,
                 };
-                writer.target(&packed.path, slice.piece, slice.size, &mut from)?;
+                writer.target(&packed.path, packed.packing, slice.piece, slice.size, &mut from)?;
             }
             writer.finish()
         };

@@ -15,6 +15,7 @@ use signing::tuf::Offer;
 
 use crate::bundle::{BundleSource, Manifest, MemberFacts, Volume, VolumeFacts};
 use crate::quarantine::Quarantine;
+use crate::repository::Repository;
 
 /// A volume that has to be carried again.
 #[derive(Debug, Clone, Serialize)]
@@ -126,12 +127,12 @@ impl Arrival {
         members.filter_map(|member| Some(member.target()?.to_owned())).collect()
     }
 
-    /// All of it as a source.
+    /// All of it as a source, with what the repository holds for deltas to rest on.
     ///
     /// # Errors
     /// When a file cannot be read, or is another than a moment ago.
-    pub(super) fn offer(&self, quarantine: &Quarantine) -> Result<Offer<BundleSource>> {
-        let vendor = self.source(quarantine)?;
+    pub(super) fn offer(&self, repository: &Repository, quarantine: &Quarantine) -> Result<Offer<BundleSource>> {
+        let vendor = self.source(quarantine)?.with_bases(repository.holdings());
         let site = match vendor.carries_site() {
             true => Some(self.source(quarantine)?.of_site()),
             false => None,

@@ -24,7 +24,7 @@ use signing::output::{self, Refused, is_refusal};
 use signing::release::{Custom, MAX_BOOT_IMAGE, Version};
 use signing::site::Trust;
 use signing::tuf::beside::{self, Signatures};
-use signing::tuf::{Client, Limits, MultiClient, Source, Trail, VerifiedTarget, Waiver};
+use signing::tuf::{Client, Limits, MultiClient, Source, SourceError, Trail, TufError, VerifiedTarget, Waiver};
 use tempfile::NamedTempFile;
 
 use self::arrival::Arrival;
@@ -170,7 +170,7 @@ enum Stands {
 impl Import<'_> {
     fn attempt(&self, arrival: &Arrival, tell: &mut dyn FnMut(u64, u64)) -> Result<Summary> {
         let (repository, believed) = (self.repository, self.believed);
-        let mut offer = arrival.offer(&self.quarantine)?;
+        let mut offer = arrival.offer(repository, &self.quarantine)?;
         if offer.site.is_some() && believed.site.is_none() {
             return Err(anyhow!(Refused(
                 "the bundle carries a site's approval: name the site's trust directory with --site-trust".into()
@@ -233,6 +233,12 @@ impl Import<'_> {
         }
 
         let wanted: Vec<_> = targets.iter().filter(|target| known.contains(path(target))).collect();
+        for target in wanted
+            .iter()
+            .filter(|target| carried.contains(path(target)) && !held(path(target)))
+        {
+            client.ready(target).map_err(unfit)?;
+        }
         let total: u64 = wanted.iter().map(|target| target.length).sum();
         let mut done = 0;
         let mut stands = BTreeMap::new();
@@ -347,6 +353,14 @@ impl Import<'_> {
             // The refusal itself is what counts.
             Err(_) => error,
         }
+    }
+}
+
+/// A bundle for somebody else is refused, and nothing of it is kept.
+fn unfit(error: TufError) -> anyhow::Error {
+    match error {
+        TufError::Source(SourceError::NoBase { .. }) => anyhow!(Refused(error.to_string())),
+        error => error.into(),
     }
 }
 

@@ -177,4 +177,8 @@ impl<S: Source> Source for Approved<S> {
     fn target(&mut self, path: &str) -> Result<Option<Box<dyn Read + '_>>, SourceError> {
         self.source.target(path)
     }
+
+    fn ready(&mut self, path: &str) -> Result<(), SourceError> {
+        self.source.ready(path)
+    }
 }

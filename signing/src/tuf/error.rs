@@ -228,6 +228,7 @@ impl TufError {
             Self::NoSite | Self::Source(SourceError::NotApproved { .. }) => "not-approved",
             Self::NotCountersigned { .. } => "openpgp",
             Self::Disagreement { .. } => "disagreement",
+            Self::Source(SourceError::NoBase { .. }) => "no-base",
             Self::Source(_) => "source",
             Self::DatastoreIo { .. } | Self::DatastoreDamaged { .. } => "datastore",
             Self::Sink { .. } => "sink",
@@ -239,7 +240,7 @@ impl TufError {
     pub const fn is_refusal(&self) -> bool {
         !matches!(
             self,
-            Self::Source(SourceError::Io { .. })
+            Self::Source(SourceError::Io { .. } | SourceError::NoBase { .. })
                 | Self::DatastoreIo { .. }
                 | Self::DatastoreDamaged { .. }
                 | Self::Sink { .. }

@@ -42,6 +42,16 @@ pub enum SourceError {
         /// The file.
         name: String,
     },
+    /// It is carried as what it differs in from another file, and that one is not here.
+    #[error(
+        "{name} is carried as a delta to {base}, which is not here: ask for a bundle made for what is held here, or for a whole one"
+    )]
+    NoBase {
+        /// The file.
+        name: String,
+        /// The path of the other one, as a target.
+        base: String,
+    },
     /// What stands there is not a regular file.
     #[error("{name} is not a regular file")]
     NotAFile {
@@ -77,6 +87,14 @@ pub trait Source {
     /// # Errors
     /// When the source cannot be read.
     fn target(&mut self, path: &str) -> Result<Option<Box<dyn Read + '_>>, SourceError>;
+
+    /// That everything is here which a target that this source has is made of: to be asked before something is given up for it.
+    ///
+    /// # Errors
+    /// [`SourceError::NoBase`] when it is not; else when the source cannot be read.
+    fn ready(&mut self, _path: &str) -> Result<(), SourceError> {
+        Ok(())
+    }
 }
 
 impl<S: Source + ?Sized> Source for &mut S {
@@ -87,6 +105,10 @@ impl<S: Source + ?Sized> Source for &mut S {
     fn target(&mut self, path: &str) -> Result<Option<Box<dyn Read + '_>>, SourceError> {
         (**self).target(path)
     }
+
+    fn ready(&mut self, path: &str) -> Result<(), SourceError> {
+        (**self).ready(path)
+    }
 }
 
 impl<S: Source + ?Sized> Source for Box<S> {
@@ -96,6 +118,10 @@ impl<S: Source + ?Sized> Source for Box<S> {
 
     fn target(&mut self, path: &str) -> Result<Option<Box<dyn Read + '_>>, SourceError> {
         (**self).target(path)
+    }
+
+    fn ready(&mut self, path: &str) -> Result<(), SourceError> {
+        (**self).ready(path)
     }
 }
 
@@ -117,6 +143,14 @@ impl DirectorySource {
             metadata: metadata.into(),
             targets: targets.into(),
         }
+    }
+
+    /// Opens a target as a file.
+    ///
+    /// # Errors
+    /// As [`Source::target`].
+    pub fn open_target(&self, path: &str) -> Result<Option<File>, SourceError> {
+        open(&self.targets, path)
     }
 
     /// Reads from `metadata/` and `targets/` below one directory.

@@ -8,7 +8,7 @@ mod seeds;
 use std::io::{Cursor, Read};
 
 use libfuzzer_sys::fuzz_target;
-use offline_repo::bundle::{self, BundleSource, BundleWriter, Manifest, MemberFacts, Piece, VolumeFacts};
+use offline_repo::bundle::{self, BundleSource, BundleWriter, Manifest, MemberFacts, Packing, Piece, VolumeFacts};
 use offline_repo::tarindex::TarIndex;
 use signing::digest::Sha256;
 use signing::tuf::Source;
@@ -20,15 +20,15 @@ fn honest() -> Vec<Vec<u8>> {
     let mut site = start();
     site.metadata("timestamp.json", b"{}").unwrap();
     site.site_metadata("1.root.json", b"{}").unwrap();
-    site.target("host/1.0.0/aa.root.erofs", None, size, &mut &packed[..]).unwrap();
+    site.target("host/1.0.0/aa.root.erofs", Packing::Whole, None, size, &mut &packed[..]).unwrap();
     // A name that needs the header's field for its beginning.
     let mut long = start();
     let name = format!("host/1.0.0-{}/{}.root.erofs", "a".repeat(60), "b".repeat(60));
-    long.target(&name, None, size, &mut &packed[..]).unwrap();
+    long.target(&name, Packing::Whole, None, size, &mut &packed[..]).unwrap();
     let sha256 = Sha256::of(b"");
     let piece = Piece { number: 1, of: 2 };
     let members = vec![MemberFacts {
-        name: bundle::member_name("host/1.0.0/aa.root.erofs", Some(piece)),
+        name: bundle::member_name("host/1.0.0/aa.root.erofs", Packing::Whole, Some(piece)),
         size,
         sha256,
         piece: Some(piece),
@@ -41,7 +41,7 @@ fn honest() -> Vec<Vec<u8>> {
     };
     let list = Manifest::new(vec!["1.0.0".parse().unwrap()], Some(facts));
     let mut volume = BundleWriter::volume(Vec::new(), &list, "signature").unwrap();
-    volume.target("host/1.0.0/aa.root.erofs", Some(piece), size, &mut &packed[..]).unwrap();
+    volume.target("host/1.0.0/aa.root.erofs", Packing::Whole, Some(piece), size, &mut &packed[..]).unwrap();
     let seeds = vec![
         volume.finish().unwrap(),
         start().finish().unwrap(),

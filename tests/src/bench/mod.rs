@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Times, sizes and memory as ratios beside a peer or a limit, measured in the same minutes on the same machine.
 
+mod delta;
 mod image;
 mod machine;
 mod memory;
@@ -58,9 +59,14 @@ impl Measure {
     }
 
     /// Bytes against a limit in megabytes (10^6 bytes).
-    #[allow(clippy::cast_precision_loss)]
     fn size(what: &str, bytes: u64, limit: f64) -> Self {
-        Self::new(what, Unit::Megabytes, bytes as f64 / 1e6, limit, 1.0)
+        Self::bytes(what, bytes, limit, 1.0)
+    }
+
+    /// Bytes against a peer's megabytes.
+    #[allow(clippy::cast_precision_loss)]
+    fn bytes(what: &str, bytes: u64, peer: f64, target: f64) -> Self {
+        Self::new(what, Unit::Megabytes, bytes as f64 / 1e6, peer, target)
     }
 
     /// Bytes at a large work against those at a small one.
@@ -101,6 +107,9 @@ pub enum Subject {
     Memory,
     /// The peak memory of export and import at 1 and 8 GiB, in volumes
     Carry,
+    /// The bytes of a bundle of deltas to a release with another kernel, and the time
+    /// to make and apply them
+    Delta,
     /// The time from power-on until Xen's toolstack answers
     Boot,
     /// The time to apply the second release
@@ -118,6 +127,7 @@ impl Subject {
             Self::Memory => memory::peaks(shop),
             Self::Pool => Ok([transport::pool(shop)?, pool::verify(shop)?].concat()),
             Self::Carry => transport::carry(shop),
+            Self::Delta => delta::delta(shop),
             Self::Boot => machine::boot(shop),
             Self::Update => machine::update(shop),
         }

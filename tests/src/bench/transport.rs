@@ -165,7 +165,7 @@ fn large_build(shop: &Workshop, place: &Path, bytes: u64) -> Result<PathBuf> {
     Ok(build)
 }
 
-fn emptied(shop: &Workshop, name: &str) -> Result<PathBuf> {
+pub(super) fn emptied(shop: &Workshop, name: &str) -> Result<PathBuf> {
     let place = shop.at(name);
     if place.exists() {
         fs::remove_dir_all(&place)?;
@@ -174,7 +174,7 @@ fn emptied(shop: &Workshop, name: &str) -> Result<PathBuf> {
     Ok(place)
 }
 
-fn timed(cmd: Cmd) -> Result<Duration> {
+pub(super) fn timed(cmd: Cmd) -> Result<Duration> {
     let start = Instant::now();
     cmd.output()?;
     let time = start.elapsed();

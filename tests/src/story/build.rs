@@ -3,7 +3,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -310,6 +310,24 @@ pub fn export(shop: &Workshop, repository: &Path, bundle: &Path) -> Result<()> {
         .arg(bundle)
         .run()?;
     Ok(())
+}
+
+/// Exports a repository's newest release as deltas to the one that the receiver holds, and gives the bundle.
+///
+/// # Errors
+/// When the command fails.
+pub fn export_deltas(shop: &Workshop, edition: Edition, held: Edition) -> Result<PathBuf> {
+    let bundle = shop.bundle(&format!("{}-since-{}", edition.version, held.version));
+    drop(fs::remove_file(&bundle));
+    shop.program("bastide-repo")
+        .arg("export")
+        .arg("--repo")
+        .arg(shop.repository(edition.version))
+        .arg("--out")
+        .arg(&bundle)
+        .args(["--since", held.version])
+        .run()?;
+    Ok(bundle)
 }
 
 /// Makes the installation medium of the first release.

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The installed host: Xen under enforced Secure Boot, a guest, and a real patch of the hypervisor.
 
+use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use signing::release::Release;
 
 use super::build::{self, BASE, PATCHED};
 use super::{install, refuse};
@@ -227,12 +229,10 @@ fn first_boot(shop: &Workshop, running: &mut Running, key: &Path) -> Result<Stri
 }
 
 fn update(shop: &Workshop, machine: &Machine, key: &Path) -> Result<String> {
+    let deltas = build::export_deltas(shop, PATCHED, BASE)?;
     let courier = stick::courier(
         machine,
-        &[
-            ("release.bundle", &shop.bundle(PATCHED.version)),
-            ("old.bundle", &shop.bundle(BASE.version)),
-        ],
+        &[("release.bundle", &deltas), ("old.bundle", &shop.bundle(BASE.version))],
     )?;
     let plugged = Plugged {
         medium: None,
@@ -277,6 +277,12 @@ fn update(shop: &Workshop, machine: &Machine, key: &Path) -> Result<String> {
         "the new release does not run: {after}"
     );
     ensure!(told(&after, "running/slot")? != slot, "the same slot runs: {after}");
+    let facts = shop.build(PATCHED.version).join("release.json");
+    let built: Release = serde_json::from_slice(&fs::read(&facts)?)?;
+    ensure!(
+        told(&after, "running/root_hash")? == built.root_hash.to_string(),
+        "another root runs than was built: {after}"
+    );
     let (old, new) = (build::xen(shop, BASE)?, build::xen(shop, PATCHED)?);
     runs_xen(&running, key, &new)?;
     let state = running.must(key, "cat /etc/bastide-story /var/lib/bastide-story")?;
@@ -290,5 +296,10 @@ fn update(shop: &Workshop, machine: &Machine, key: &Path) -> Result<String> {
     } else {
         format!("Xen {old} to {new}")
     };
-    Ok(format!("{patch}; power cut survived, state kept, rollback refused"))
+    let kilobytes = |file: &Path| Ok::<_, anyhow::Error>(fs::metadata(file)?.len() / 1000);
+    Ok(format!(
+        "{patch}; deltas of {} KB in place of {}; power cut survived, state kept, rollback refused",
+        kilobytes(&deltas)?,
+        kilobytes(&shop.bundle(PATCHED.version))?
+    ))
 }

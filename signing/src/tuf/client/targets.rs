@@ -317,6 +317,15 @@ impl<S: Source> Client<S> {
         }
     }
 
+    /// That everything is here which a target is made of, as far as its source has it: see [`Source::ready`].
+    ///
+    /// # Errors
+    /// When it is not, or the source cannot be read.
+    pub fn ready(&mut self, target: &VerifiedTarget) -> Result<()> {
+        let path = self.path(target);
+        Ok(self.source.ready(&path)?)
+    }
+
     /// 5.7 Fetch target: streams it into `sink`, at most its length, and checks length and digests at the end.
     ///
     /// # Errors

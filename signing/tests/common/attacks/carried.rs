@@ -41,7 +41,13 @@ fn bundle_beside(vault: &Vault, signatures: Vec<(String, Vec<u8>)>) -> Vec<u8> {
         let content = io::Read::chain(node.bytes(), io::Read::take(io::repeat(0), more));
         let packed = zstd::encode_all(content, 1).unwrap();
         writer
-            .target(path, None, packed.len() as u64, &mut &packed[..])
+            .target(
+                path,
+                offline_repo::bundle::Packing::Whole,
+                None,
+                packed.len() as u64,
+                &mut &packed[..],
+            )
             .unwrap();
     }
     writer.finish().unwrap()
