@@ -25,6 +25,7 @@ pub mod publish;
 pub mod quarantine;
 pub mod receipts;
 pub mod repair;
+pub mod reported;
 pub mod repository;
 pub mod snapshot;
 pub mod spec;
