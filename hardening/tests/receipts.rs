@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 use hardening::verdict::Outcome;
 use offline_repo::receipts::{enrol, receive};
 use offline_repo::repository::Repository;
+use serde_json::{Value, json};
 use signing::digest::Sha256;
 use signing::keys::{Algorithm, PrivateKey};
-use signing::receipt::{Holder, Receipt, ReleaseHeld, Signed};
+use signing::receipt::{GatewayState, Holder, Receipt, ReleaseHeld, SetSeen, Signed, Verdict};
 use support::agree::{Judge, PASS, Table};
 use support::world::{World, assert_fails, assert_pass};
 use support::{Tamper, common, trust};
@@ -66,8 +67,50 @@ impl Bench {
             root_hash,
             objects: Vec::new(),
         }];
-        let receipt = Receipt::new("g1", 1, signing::clock::now(), Holder::Gateway { releases });
+        let state = GatewayState {
+            releases,
+            ..GatewayState::default()
+        };
+        let receipt = Receipt::new("g1", 1, signing::clock::now(), Holder::Gateway(state));
         receipt.sign(&self.gateway).unwrap()
+    }
+
+    /// The host's first receipt, of another release.
+    fn host_ran(&self, version: &str) -> Signed {
+        common::host_receipt("rack4", 1, version).sign(&self.host).unwrap()
+    }
+
+    /// A gateway's receipt that waits for volumes, changed before it is signed.
+    fn waits(&self, change: impl FnOnce(&mut Value)) -> Vec<u8> {
+        let refused = Verdict {
+            at: chrono::DateTime::UNIX_EPOCH,
+            volumes: vec![2],
+            files: vec!["1.bundle.002".to_owned()],
+            reason: "it is damaged".to_owned(),
+        };
+        let set = SetSeen {
+            set: Sha256::of(b"set"),
+            releases: vec!["1.1.0".parse().unwrap()],
+            of: 4,
+            received: vec![1, 3],
+            missing: vec![2, 4],
+            refused: Some(refused),
+        };
+        let state = GatewayState {
+            sets: vec![set],
+            ..GatewayState::default()
+        };
+        let receipt = Receipt::new("g1", 1, signing::clock::now(), Holder::Gateway(state));
+        let signed = receipt.sign(&self.gateway).unwrap();
+        let mut file: Value = serde_json::from_slice(&signed.bytes).unwrap();
+        change(&mut file["signed"]["holder"]["sets"][0]);
+        // The canonical form escapes neither of these.
+        let message = file["signed"]
+            .to_string()
+            .replace("\\n", "\n")
+            .replace("\\u001b", "\u{1b}");
+        file["signature"] = hex::encode(self.gateway.sign(message.as_bytes()).unwrap()).into();
+        serde_json::to_vec(&file).unwrap()
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -173,6 +216,104 @@ fn audit_and_script_tell_who_acknowledged_what_and_miss_no_forgery() {
             "a release that nobody signed here",
             (4, "is none that this repository names"),
         );
+    });
+    // What waits at a gateway is told, and holds nobody up.
+    bench.with("g1/1.json", &bench.waits(|_| ()), |_| {
+        let report = bench.world.audit_repository();
+        assert_pass(&report);
+        let told = report.findings(Outcome::Pass);
+        let told = told.iter().find(|(_, finding)| finding.id == "receipts.g1").unwrap().1;
+        let (verdict, facts) = (format!("{:?}", told.verdict), format!("{:?}", told.facts));
+        let words =
+            "has volume 1, 3 of 4, waits for volume 2, 4 of 4; volume 2 refused 1970-01-01 00:00 UTC: it is damaged";
+        assert!(
+            verdict.contains("holds no release") && verdict.contains(words),
+            "{verdict}"
+        );
+        assert!(facts.contains(words), "{facts}");
+        let words = words.replace(" 00:00 UTC", "T00:00:00Z");
+        both("a gateway that waits", (0, &words));
+    });
+    type Change = fn(&mut Value);
+    let changes: [(&str, Change, &str, &str); 7] = [
+        (
+            "a volume that came and is missing",
+            |set| set["missing"] = json!([1, 2, 4]),
+            "cannot be",
+            "Refused",
+        ),
+        (
+            "a volume of which nobody speaks",
+            |set| set["missing"] = json!([2]),
+            "cannot be",
+            "Refused",
+        ),
+        (
+            "volumes in disorder",
+            |set| set["received"] = json!([3, 1]),
+            "cannot be",
+            "Refused",
+        ),
+        (
+            "more volumes than can be",
+            |set| set["of"] = json!(10_000),
+            "cannot be",
+            "Refused",
+        ),
+        (
+            "a refused volume that is none",
+            |set| set["refused"]["volumes"] = json!([5]),
+            "cannot be",
+            "Refused",
+        ),
+        (
+            "a reason for a terminal",
+            |set| set["refused"]["reason"] = json!("\u{1b}[2J"),
+            "control characters",
+            "Refused",
+        ),
+        (
+            "no number of volumes",
+            |set| set["of"] = Value::Null,
+            "no receipt",
+            "Refused",
+        ),
+    ];
+    for (case, change, text, why) in changes {
+        bench.with("g1/1.json", &bench.waits(change), |_| {
+            assert_fails(&bench.world.audit_repository(), "receipts.g1", text);
+            both(case, (3, &format!("receipts/g1: {why}")));
+        });
+    }
+    // An older word that was wrong is not healed by a newer one.
+    bench.with(
+        "rack4/1.json",
+        &bench.host_runs(1, Sha256::of(b"another root")).bytes,
+        |_| {
+            assert_fails(&bench.world.audit_repository(), "receipts.rack4", "another root hash");
+            both(
+                "an older receipt of another root",
+                (3, "has another root hash than was signed"),
+            );
+        },
+    );
+    let newest = bench.hosts(2);
+    bench.with("rack4/1.json", &bench.host_ran("0.9.0").bytes, |_| {
+        let report = bench.world.audit_repository();
+        assert_pass(&report);
+        let passed = report.findings(Outcome::Pass);
+        let told = passed
+            .iter()
+            .find(|(_, finding)| finding.id == "receipts.rack4")
+            .unwrap()
+            .1;
+        let facts = format!("{:?}", told.facts);
+        let date = newest.receipt.at.format("%Y-%m-%d").to_string();
+        for version in ["0.9.0", "1.0.0"] {
+            assert!(facts.contains(&format!("acknowledged {version}")), "{facts}");
+        }
+        assert!(facts.contains(&date), "{facts}");
+        both("an older release that is gone", PASS);
     });
     let link = bench.at("linked");
     std::os::unix::fs::symlink("/etc", &link).unwrap();

@@ -15,7 +15,7 @@ use signing::digest::{Sha256, read_bounded};
 use signing::durable::{self, Lock};
 use signing::keys::{self, PrivateKey};
 use signing::output::Refused;
-use signing::receipt::{Holder, HostState, Receipt, Signed, SlotHeld, next_number};
+use signing::receipt::{Holder, HostState, Receipt, Signed, SlotHeld, next_number, plain};
 use signing::tuf::{Datastore, Seen};
 use sysinfo::System;
 
@@ -103,7 +103,7 @@ fn state(machine: &Machine) -> Result<Receipt> {
         root_hash: machine.running_root_hash()?,
         slots: vec![held("a", a), held("b", b)],
         healthy: health.healthy,
-        reasons: health.reasons().chars().filter(|c| !c.is_control()).take(400).collect(),
+        reasons: plain(&health.reasons()),
         install_record: Sha256::of(&record),
     };
     let at = TimeStatus::read(machine)?.now;

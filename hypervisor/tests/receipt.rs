@@ -20,7 +20,7 @@ use support::{Host, Site};
 fn host_state(receipt: &Receipt) -> &HostState {
     match &receipt.holder {
         Holder::Host(host) => host,
-        Holder::Gateway { .. } => unreachable!("a host gave it"),
+        Holder::Gateway(_) => unreachable!("a host gave it"),
     }
 }
 

@@ -28,6 +28,7 @@ pub mod publish;
 pub mod quarantine;
 pub mod receipts;
 pub mod repair;
+pub mod reported;
 pub mod repository;
 #[cfg(feature = "serve")]
 pub mod serve;

@@ -11,7 +11,7 @@
 //! Nothing here is visible to a reader of the repository. What is here is whole, for it came here by a rename; it is hashed
 //! once more before it is used.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
@@ -48,6 +48,12 @@ pub struct Refusal {
     pub releases: Vec<Version>,
     /// The reason.
     pub reason: String,
+    /// The volumes that were, each with its own reason; all of it where none is named.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub volumes: BTreeMap<u32, String>,
+    /// How many volumes the bundle has; 0 where it is one file.
+    #[serde(default)]
+    pub of: u32,
 }
 
 /// A bundle of which something is here.
@@ -73,6 +79,12 @@ impl Quarantine {
         Self {
             root: repository.join(DIRECTORY),
         }
+    }
+
+    /// Whether anything is in it.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.root.is_dir()
     }
 
     /// Clears what a killed import left unfinished.
@@ -236,6 +248,29 @@ impl Quarantine {
         Ok(place)
     }
 
+    /// Why a bundle was refused, if it was.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn refusal(&self, set: Sha256) -> Result<Option<Refusal>> {
+        let place = self.set(set).join(REFUSAL);
+        let read = || format!("cannot read {}", place.display());
+        match digest::read_regular(&place, LARGEST_MANIFEST) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            bytes => Ok(Some(
+                serde_json::from_slice(&bytes.with_context(read)?).with_context(read)?,
+            )),
+        }
+    }
+
+    /// Forgets why a bundle was refused.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn pardon(&self, set: Sha256) -> Result<()> {
+        remove(&self.set(set).join(REFUSAL))
+    }
+
     /// Forgets a bundle: it was taken in, or an officer gave it up. With the last one all goes that is here.
     ///
     /// # Errors
@@ -283,17 +318,11 @@ impl Quarantine {
 
     fn held(&self, set: Sha256) -> Result<Held> {
         let lists = self.recorded(set)?;
-        let place = self.set(set).join(REFUSAL);
-        let refused = match digest::read_regular(&place, LARGEST_MANIFEST) {
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
-            bytes => {
-                let read = || format!("cannot read {}", place.display());
-                Some(serde_json::from_slice::<Refusal>(&bytes.with_context(read)?).with_context(read)?)
-            }
-        };
+        let refused = self.refusal(set)?;
         let volumes = || lists.iter().filter_map(|list| list.volume.as_ref());
         let received: BTreeSet<u32> = volumes().map(|facts| facts.number).collect();
-        let of = volumes().map(|facts| facts.of).max().unwrap_or(0);
+        let said = refused.iter().map(|refused| refused.of);
+        let of = volumes().map(|facts| facts.of).chain(said).max().unwrap_or(0);
         let told = lists.first().map(|list| list.releases.clone());
         Ok(Held {
             set,

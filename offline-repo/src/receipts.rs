@@ -28,9 +28,10 @@ use signing::digest::{Sha256, read_regular};
 use signing::durable;
 use signing::keys::{PublicKey, SigningKey};
 use signing::output::Refused;
-use signing::receipt::{Holder, MAX_RECEIPT, Receipt, ReleaseHeld, Signed, next_number};
+use signing::receipt::{GatewayState, Holder, MAX_RECEIPT, Receipt, ReleaseHeld, Signed, next_number};
 use signing::tuf::{Client, Datastore, DirectorySource, Limits, Seen, VerifiedTarget};
 
+use crate::reported;
 use crate::repository::{Repository, releases};
 
 const DIRECTORY: &str = "receipts";
@@ -245,8 +246,8 @@ fn place(repository: &Repository, name: &Name) -> PathBuf {
 
 /// How this repository gives a receipt itself.
 pub struct Own<'a> {
-    /// The pinned root of the vendor.
-    pub vendor: &'a [u8],
+    /// The pinned root of the vendor; nothing where nothing was ever visible.
+    pub vendor: Option<&'a [u8]>,
     /// The pinned root of the site, where its officers approve.
     pub site: Option<&'a [u8]>,
     /// What the gateway is called.
@@ -257,15 +258,20 @@ pub struct Own<'a> {
     pub now: DateTime<Utc>,
 }
 
-/// Reads every part of every whole release, and gives a receipt of them. `tell` is called with bytes read and bytes in all.
+/// Reads every part of every whole release and of what waits, and gives a receipt of them. `tell` is called with bytes read and bytes in all.
 ///
 /// # Errors
 /// [`Refused`] or a refusal of the TUF client in the chain when something is not as signed; else when it cannot be read, signed
 /// or counted.
 pub fn give(repository: &Repository, own: &Own<'_>, tell: &mut dyn FnMut(u64, u64)) -> Result<Signed> {
     let _lock = repository.lock()?;
-    let (held, vendor) = held(repository, own.vendor, tell)?;
-    let mut receipt = Receipt::new(own.name, 1, own.now, Holder::Gateway { releases: held });
+    let mut gateway = GatewayState::default();
+    let mut vendor = Vec::new();
+    if let Some(root) = own.vendor {
+        (gateway.releases, vendor) = held(repository, root, tell)?;
+    }
+    reported::add(repository, &mut gateway)?;
+    let mut receipt = Receipt::new(own.name, 1, own.now, Holder::Gateway(gateway));
     receipt.vendor = vendor;
     if let Some(root) = own.site {
         let (mut client, _) = follow(DirectorySource::below(&repository.site()), root)?;

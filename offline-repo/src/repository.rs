@@ -17,7 +17,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -34,6 +34,7 @@ use signing::tuf::{Client, Datastore, DirectorySource, Limits, Offer, Seen, Sour
 
 use crate::bundle::Bases;
 use crate::delta::{Base, Held};
+use crate::quarantine::Quarantine;
 
 /// The largest root or signature of one that is read.
 pub const LARGEST_ROOT: u64 = 1 << 20;
@@ -233,6 +234,39 @@ impl Repository {
         Ok(Self {
             root: root.to_path_buf(),
         })
+    }
+
+    /// As [`Repository::open`], also where only a quarantine is: no bundle was taken in yet.
+    ///
+    /// # Errors
+    /// When the directory is none.
+    pub fn open_waiting(root: &Path) -> Result<Self> {
+        match Quarantine::of(root).exists() {
+            true => Ok(Self {
+                root: root.to_path_buf(),
+            }),
+            false => Self::open(root),
+        }
+    }
+
+    /// Whether nothing was ever visible here: neither metadata nor a target.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn is_blank(&self) -> Result<bool> {
+        for part in ["metadata", "targets"] {
+            let directory = self.root.join(part);
+            match fs::read_dir(&directory) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Ok(mut entries) => {
+                    if entries.next().is_some() {
+                        return Ok(false);
+                    }
+                }
+                Err(error) => return Err(error).with_context(|| format!("cannot read {}", directory.display())),
+            }
+        }
+        Ok(true)
     }
 
     /// Opens a repository, made where there is none.

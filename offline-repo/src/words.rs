@@ -30,17 +30,7 @@ pub fn receipt(receipt: &Receipt) -> String {
     let said = match &receipt.holder {
         Holder::Host(host) if host.healthy => format!("runs {}, healthy", host.version),
         Holder::Host(host) => format!("runs {}, NOT HEALTHY ({})", host.version, host.reasons),
-        Holder::Gateway { releases } => {
-            let versions: Vec<String> = releases.iter().map(|release| release.version.to_string()).collect();
-            format!(
-                "holds {}",
-                if versions.is_empty() {
-                    "no release".to_owned()
-                } else {
-                    versions.join(", ")
-                }
-            )
-        }
+        Holder::Gateway(gateway) => format!("holds {}", gateway.held()),
     };
     let at = receipt.at.format("%Y-%m-%d %H:%M UTC");
     format!("{said}; receipt {} of {at}", receipt.sequence)

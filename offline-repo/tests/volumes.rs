@@ -14,28 +14,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use signing::digest::Sha256;
 use signing::process::Cmd;
-use signing::release::Part;
+use support::PROGRAM;
 use support::common::{self, contents};
-use support::low::{Low, edit};
-use support::{PROGRAM, build, other_site, passphrase_file, replace_part, site};
+use support::low::{Low, edit, large};
 
 const EXPORT: &str = "export --repo repository --out discs/1.bundle --volume-size 4M --site site \
                       --passphrase-file passphrase --json";
 const IMPORT: &str = "--repo gateway --trust site/trust --json";
-
-/// With a release whose root file system fills several volumes, and does not compress.
-fn large() -> Low {
-    let low = Low::new();
-    let build = build(low.directory.path(), "1.0.0");
-    let blocks = (0..200_000u32).flat_map(|n| Sha256::of(&n.to_le_bytes()).0);
-    replace_part(&build, Part::Root, &blocks.collect::<Vec<u8>>());
-    low.publish_build(&build, &[]).ends(0);
-    std::os::unix::fs::symlink(site(), low.at("site")).unwrap();
-    std::os::unix::fs::symlink(other_site(), low.at("other")).unwrap();
-    fs::copy(passphrase_file(), low.at("passphrase")).unwrap();
-    fs::create_dir(low.at("discs")).unwrap();
-    low
-}
 
 fn import(low: &Low, files: &str) -> Value {
     low.run(&format!("import {files} {IMPORT}")).ends(0).json()

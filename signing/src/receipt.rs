@@ -16,6 +16,8 @@
 //! Whose the key is, and whether the receipt was seen before, only an inventory of enrolled keys can tell. A holder may lie:
 //! who has root on a host signs what he likes with its key.
 
+mod gateway;
+
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -30,6 +32,11 @@ use crate::keys::{Algorithm, PublicKey, SigningKey};
 use crate::output::Refused;
 use crate::release::Version;
 use crate::tuf::{Seen, author, json as strict};
+
+pub use self::gateway::{
+    Exported, GatewayState, MOST_FILES, MOST_NUMBERS, MOST_TOLD, MOST_VOLUMES, MOST_WRITTEN, SetSeen, Verdict, Written,
+    numbers, plain,
+};
 
 /// The longest receipt: a gateway with hundreds of releases has 200 KiB.
 pub const MAX_RECEIPT: u64 = 1 << 20;
@@ -68,10 +75,7 @@ pub enum Holder {
     /// A host.
     Host(HostState),
     /// A gateway's repository.
-    Gateway {
-        /// The releases that are whole in it.
-        releases: Vec<ReleaseHeld>,
-    },
+    Gateway(GatewayState),
 }
 
 /// What a host runs.
@@ -163,7 +167,7 @@ impl Receipt {
     pub fn newest(&self) -> Option<Version> {
         match &self.holder {
             Holder::Host(host) => Some(host.version),
-            Holder::Gateway { releases } => releases.iter().map(|release| release.version).max(),
+            Holder::Gateway(gateway) => gateway.releases.iter().map(|release| release.version).max(),
         }
     }
 }
@@ -246,9 +250,15 @@ impl Receipt {
     /// What no honest holder writes.
     fn check(&self) -> Result<(), String> {
         let mut texts = vec![&self.name];
-        if let Holder::Host(host) = &self.holder {
-            texts.push(&host.reasons);
-            texts.extend(host.slots.iter().flat_map(|slot| [&slot.slot, &slot.state]));
+        match &self.holder {
+            Holder::Host(host) => {
+                texts.push(&host.reasons);
+                texts.extend(host.slots.iter().flat_map(|slot| [&slot.slot, &slot.state]));
+            }
+            Holder::Gateway(gateway) => {
+                gateway.check()?;
+                texts.extend(gateway.texts());
+            }
         }
         texts.extend(self.vendor.iter().chain(&self.site).map(|seen| &seen.role));
         let harmless = |text: &&String| text.len() <= MAX_TEXT && !text.chars().any(char::is_control);

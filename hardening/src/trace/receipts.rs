@@ -14,7 +14,7 @@ use std::path::Path;
 use signing::digest::{Sha256, read_regular};
 use signing::keys::PublicKey;
 use signing::output;
-use signing::receipt::{Holder, MAX_RECEIPT, Receipt, Signed};
+use signing::receipt::{Holder, MAX_RECEIPT, Receipt, Signed, numbers};
 use signing::release::Version;
 
 use super::date;
@@ -80,9 +80,12 @@ fn holder(place: &Path, name: &str, audited: &Audited) -> Finding {
     match read(place) {
         Ok((key, receipts)) => {
             let count = receipts.len();
-            let finding = match receipts.into_values().next_back() {
+            let finding = match receipts.values().next_back() {
                 None => Finding::pass(id, title, "enrolled; nothing was acknowledged yet"),
-                Some(newest) => acknowledged(Finding::new(id, title, judge(&newest, &audited.root_hashes)), &newest),
+                Some(newest) => {
+                    let verdict = judge(&receipts, newest, &audited.root_hashes);
+                    history(acknowledged(Finding::new(id, title, verdict), newest), &receipts)
+                }
             };
             finding
                 .fact("key, as the installer showed it", key)
@@ -120,28 +123,57 @@ fn read(place: &Path) -> Result<(Sha256, BTreeMap<u64, Receipt>), Verdict> {
     Ok((key.fingerprint(), receipts))
 }
 
-/// What is acknowledged, against what was signed.
-fn judge(receipt: &Receipt, signed: &BTreeMap<Version, Sha256>) -> Verdict {
-    let held: Vec<(Version, Sha256)> = match &receipt.holder {
+/// The releases that a receipt acknowledges.
+fn held(receipt: &Receipt) -> Vec<(Version, Sha256)> {
+    match &receipt.holder {
         Holder::Host(host) => vec![(host.version, host.root_hash)],
-        Holder::Gateway { releases } => releases.iter().map(|held| (held.version, held.root_hash)).collect(),
-    };
-    for (version, root_hash) in held {
-        match signed.get(&version) {
-            Some(signed) if *signed == root_hash => {}
-            Some(_) => return Verdict::Fail(format!("release {version} has another root hash than was signed")),
-            None => return Verdict::CouldNotCheck(format!("release {version} is none that this repository names")),
+        Holder::Gateway(gateway) => {
+            let releases = gateway.releases.iter();
+            releases.map(|held| (held.version, held.root_hash)).collect()
         }
     }
-    let at = date(receipt.at);
-    Verdict::Pass(match &receipt.holder {
+}
+
+/// What is acknowledged, against what was signed. Of a release that is not named here any more nothing can be said; only where
+/// it is the newest word does that matter.
+fn judge(receipts: &BTreeMap<u64, Receipt>, newest: &Receipt, signed: &BTreeMap<Version, Sha256>) -> Verdict {
+    for (version, root_hash) in receipts.values().flat_map(held) {
+        if signed.get(&version).is_some_and(|signed| *signed != root_hash) {
+            return Verdict::Fail(format!("release {version} has another root hash than was signed"));
+        }
+    }
+    if let Some((version, _)) = held(newest).iter().find(|(version, _)| !signed.contains_key(version)) {
+        return Verdict::CouldNotCheck(format!("release {version} is none that this repository names"));
+    }
+    let at = date(newest.at);
+    Verdict::Pass(match &newest.holder {
         Holder::Host(host) if host.healthy => format!("runs {}, healthy, {at}", host.version),
         Holder::Host(host) => format!("runs {}, not healthy, {at}: {}", host.version, host.reasons),
-        Holder::Gateway { releases } => {
-            let versions: Vec<String> = releases.iter().map(|held| held.version.to_string()).collect();
-            format!("holds {}, {at}", versions.join(", "))
+        Holder::Gateway(gateway) => {
+            let sets: String = gateway.sets.iter().map(|set| format!("; {}", set.words())).collect();
+            format!("holds {}, {at}{sets}", gateway.held())
         }
     })
+}
+
+/// When each release was acknowledged first, and when last.
+fn history(mut finding: Finding, receipts: &BTreeMap<u64, Receipt>) -> Finding {
+    let mut all: BTreeMap<Version, Vec<String>> = BTreeMap::new();
+    for receipt in receipts.values() {
+        for (version, _) in held(receipt) {
+            all.entry(version).or_default().push(date(receipt.at));
+        }
+    }
+    for (version, dates) in all {
+        let (first, last) = (&dates[0], &dates[dates.len() - 1]);
+        let when = if first == last {
+            first.clone()
+        } else {
+            format!("{first} to {last}")
+        };
+        finding = finding.fact(format!("acknowledged {version}"), when);
+    }
+    finding
 }
 
 fn acknowledged(finding: Finding, receipt: &Receipt) -> Finding {
@@ -155,6 +187,25 @@ fn acknowledged(finding: Finding, receipt: &Receipt) -> Finding {
         for slot in &host.slots {
             let holds = slot.version.map_or_else(String::new, |version| format!(" {version}"));
             finding = finding.fact(format!("slot {}", slot.slot), format!("{}{holds}", slot.state));
+        }
+    }
+    if let Holder::Gateway(gateway) = &receipt.holder {
+        for set in &gateway.sets {
+            finding = finding.fact("waits or was refused", set.words());
+        }
+        for export in &gateway.exports {
+            let written = export.volumes.iter().map(|volume| volume.number).collect::<Vec<_>>();
+            finding = finding.fact(
+                format!("exported set {:.16}", export.set.to_string()),
+                format!(
+                    "volume {} of {} read back from the medium",
+                    numbers(&written),
+                    export.of
+                ),
+            );
+        }
+        if gateway.untold > 0 {
+            finding = finding.fact("more bundles, not told", gateway.untold);
         }
     }
     let all = [("vendor", &receipt.vendor), ("site", &receipt.site)];

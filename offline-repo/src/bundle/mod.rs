@@ -43,7 +43,7 @@ pub const FORMAT_VOLUME: u32 = 2;
 /// The largest `bundle.json`.
 pub(crate) const LARGEST_MANIFEST: u64 = 1 << 20;
 /// The most volumes, and the most pieces of one target.
-pub const MOST_VOLUMES: u32 = 9999;
+pub use signing::receipt::MOST_VOLUMES;
 
 const MANIFEST: &str = "bundle.json";
 const SIGNATURE: &str = "bundle.json.asc";

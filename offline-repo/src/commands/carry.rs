@@ -79,6 +79,10 @@ pub struct Export {
     /// Write this volume only; may be given more than once
     #[arg(long, value_name = "N", requires = "volume_size")]
     volume: Vec<u32>,
+    /// Refuse to write volumes of another set than this, named by its digest's first
+    /// digits: those that came already would be of no use with them
+    #[arg(long, value_name = "SET", requires = "volume_size", value_parser = digits)]
+    set: Option<String>,
     /// Sign the volumes with the OpenPGP release key of this site, whose trust
     /// directory the receiver has
     #[arg(long, value_name = "DIR", requires = "volume_size")]
@@ -113,8 +117,8 @@ fn since(text: &str) -> Result<Since, String> {
 fn lacking(receipt: &Receipt) -> (Selection, Option<Version>) {
     match &receipt.holder {
         Holder::Host(host) => (Selection::Since(host.version), Some(host.version)),
-        Holder::Gateway { releases } => {
-            let held: Vec<Version> = releases.iter().map(|release| release.version).collect();
+        Holder::Gateway(gateway) => {
+            let held: Vec<Version> = gateway.releases.iter().map(|release| release.version).collect();
             let newest = held.iter().max().copied();
             (Selection::Lacking(held), newest)
         }
@@ -166,6 +170,7 @@ impl Export {
             volumes: self.volume_size.map(|size| Volumes {
                 size,
                 only: self.volume.clone(),
+                set: self.set.clone(),
                 sign: &sign,
             }),
         };
@@ -232,6 +237,14 @@ fn devices(files: &BTreeMap<u32, Entry>) -> BTreeSet<String> {
         }
     };
     files.values().map(name).collect()
+}
+
+/// The first digits of a digest: enough to tell one from others.
+fn digits(text: &str) -> Result<String> {
+    match (8..=64).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c)) {
+        true => Ok(text.to_owned()),
+        false => bail!("not 8 to 64 digits of a set, as `bastide-repo receipts` prints them"),
+    }
 }
 
 /// A size in bytes, with K, M or G behind it for powers of 1024.
@@ -449,8 +462,13 @@ impl Held {
             let set = held.set.to_string();
             output::line(&format!("{set:.16}: release {}{state}{waits}", versions.join(", ")))?;
             if let Some(refusal) = &held.refused {
+                let volumes: BTreeSet<u32> = refusal.volumes.keys().copied().collect();
+                let which = match volumes.is_empty() {
+                    true => String::new(),
+                    false => format!("volume {} ", numbers(&volumes)),
+                };
                 output::line(&format!(
-                    "  refused {}: {}",
+                    "  {which}refused {}: {}",
                     refusal.at.format("%Y-%m-%d %H:%M UTC"),
                     refusal.reason
                 ))?;

@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use offline_repo::receipts::{self, Enrolled, Name, Own, Received};
+use offline_repo::reported::{Again, again};
 use offline_repo::repository::Repository;
 use offline_repo::words;
 use serde::Serialize;
 use serde_json::json;
 use signing::keys::{self, Passphrase};
 use signing::output::{self, Exit, Refused, Usage};
-use signing::receipt::Signed;
+use signing::receipt::{Holder, Receipt, Signed, numbers};
 use signing::{clock, durable};
 
 use super::pinned_root;
@@ -65,9 +66,14 @@ pub struct Receive {
 }
 
 #[derive(Args)]
-#[command(after_long_help = "Examples:
+#[command(
+    after_long_help = "Under a gateway that waits for volumes stands the command that makes them again.
+It refuses where it would make volumes of another bundle.
+
+Examples:
   bastide-repo receipts --repo gateway
-  bastide-repo receipts --repo gateway --json")]
+  bastide-repo receipts --repo gateway --json"
+)]
 pub struct Receipts {
     /// The repository's directory
     #[arg(long)]
@@ -79,8 +85,10 @@ pub struct Receipts {
 
 #[derive(Args)]
 #[command(
-    after_long_help = "Every part of every whole release is read and verified for it. The key is any
-that `bastide-sign ceremony keygen` or `token make` makes.
+    after_long_help = "Every part of every whole release is read and verified for it, and every volume
+that waits. It also says why a bundle was refused, and what this gateway wrote
+to media itself. The key is any that `bastide-sign ceremony keygen` or
+`token make` makes.
 
 Examples:
   bastide-repo receipt --repo gateway --trust site/trust --name gateway-1 \\
@@ -124,14 +132,15 @@ impl Enrol {
                 .parse()
                 .map_err(|why| Usage(format!("{own:?} calls for a --name: {why}")))?,
         };
-        let received = receipts::enrol(&Repository::open(&self.repo)?, &signed, &name, &self.fingerprint)
+        let repository = Repository::open(&self.repo)?;
+        let received = receipts::enrol(&repository, &signed, &name, &self.fingerprint)
             .with_context(|| format!("cannot enrol {name}"))?;
         if self.json {
             output::json(&received)?;
             return Ok(Exit::Done);
         }
         output::line(&format!("{name} is enrolled with the key {}", signed.fingerprint))?;
-        tell(&received)?;
+        tell(&repository, &received)?;
         Ok(Exit::Done)
     }
 }
@@ -166,7 +175,7 @@ impl Receive {
             };
             if !self.json {
                 match (&received, &error) {
-                    (Some(received), _) => tell(received)?,
+                    (Some(received), _) => tell(&repository, received)?,
                     (None, error) => eprintln!("bastide-repo: {}", error.as_deref().unwrap_or_default()),
                 }
             }
@@ -183,11 +192,28 @@ impl Receive {
     }
 }
 
+#[derive(Serialize)]
+struct Listed {
+    #[serde(flatten)]
+    enrolled: Enrolled,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    again: Vec<Again>,
+}
+
 impl Receipts {
     pub fn run(&self) -> Result<Exit> {
-        let all = receipts::inventory(&Repository::open(&self.repo)?)?;
+        let repository = Repository::open(&self.repo)?;
+        let all = receipts::inventory(&repository)?;
         if self.json {
-            output::json(&all)?;
+            let listed = all.into_iter().map(|enrolled| Listed {
+                again: enrolled
+                    .newest
+                    .iter()
+                    .flat_map(|newest| again(&repository, newest))
+                    .collect(),
+                enrolled,
+            });
+            output::json(&listed.collect::<Vec<_>>())?;
             return Ok(Exit::Done);
         }
         if all.is_empty() {
@@ -201,6 +227,9 @@ impl Receipts {
         {
             let said = newest.as_ref().map_or("no receipt yet".to_owned(), words::receipt);
             output::line(&format!("{name}: {said}\n  key {fingerprint}"))?;
+            if let Some(newest) = &newest {
+                bundles(&repository, newest)?;
+            }
         }
         Ok(Exit::Done)
     }
@@ -211,15 +240,20 @@ impl Give {
         if self.out.symlink_metadata().is_ok() {
             bail!(Refused(format!("{} exists: name another --out", self.out.display())));
         }
-        let repository = Repository::open(&self.repo)?;
+        let repository = Repository::open_waiting(&self.repo)?;
         let site = match repository.is_approved() {
             true => Some(pinned_root(self.site_trust.as_deref(), || repository.own_site_root())?),
             false => None,
         };
         let passphrase = Passphrase::obtain(self.passphrase_file.as_deref(), "Passphrase of this gateway's key: ")?;
         let key = keys::open_file(&self.key, &passphrase)?;
+        // Who waits for the first bundle has a word to say about its volumes.
+        let vendor = match repository.is_blank()? {
+            true => None,
+            false => Some(pinned_root(self.trust.as_deref(), || repository.own_root())?),
+        };
         let own = Own {
-            vendor: &pinned_root(self.trust.as_deref(), || repository.own_root())?,
+            vendor: vendor.as_deref(),
             site: site.as_deref(),
             name: &self.name.to_string(),
             key: &key,
@@ -246,10 +280,58 @@ impl Give {
     }
 }
 
-fn tell(received: &Received) -> Result<()> {
-    output::line(&match received {
-        Received::Taken { name, receipt } => format!("{name}: {}", words::receipt(receipt)),
-        Received::Known { name, sequence } => format!("{name}: receipt {sequence} was received before"),
-    })?;
+fn tell(repository: &Repository, received: &Received) -> Result<()> {
+    match received {
+        Received::Taken { name, receipt } => {
+            output::line(&format!("{name}: {}", words::receipt(receipt)))?;
+            bundles(repository, receipt)
+        }
+        Received::Known { name, sequence } => Ok(output::line(&format!(
+            "{name}: receipt {sequence} was received before"
+        ))?),
+    }
+}
+
+/// What a gateway's receipt says of bundles, and what helps.
+fn bundles(repository: &Repository, receipt: &Receipt) -> Result<()> {
+    let Holder::Gateway(gateway) = &receipt.holder else {
+        return Ok(());
+    };
+    for (seen, again) in gateway.sets.iter().zip(again(repository, receipt)) {
+        output::line(&format!("  {}", seen.words()))?;
+        match again.command {
+            Some(command) => output::line(&format!("    again: bastide-repo {}", shell(&command)))?,
+            None if again.volumes.is_empty() => {}
+            None => output::line("    no log of that export is here: look where it was made")?,
+        }
+    }
+    for export in &gateway.exports {
+        let set = export.set.to_string();
+        let written: Vec<u32> = export.volumes.iter().map(|volume| volume.number).collect();
+        let written = numbers(&written);
+        output::line(&format!(
+            "  exported set {set:.16}: volume {written} of {} read back",
+            export.of
+        ))?;
+    }
+    if gateway.untold > 0 {
+        output::line(&format!(
+            "  and {} more, for which the receipt had no room",
+            gateway.untold
+        ))?;
+    }
     Ok(())
+}
+
+/// Words for a shell.
+fn shell(words: &[String]) -> String {
+    let plain = |word: &&String| {
+        word.bytes()
+            .all(|c| c.is_ascii_alphanumeric() || b"-_./:=+".contains(&c))
+    };
+    let quote = |word: &String| match plain(&word) {
+        true => word.clone(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    };
+    words.iter().map(quote).collect::<Vec<_>>().join(" ")
 }

@@ -29,7 +29,7 @@ use self::write::Metadata;
 use crate::bundle::Packing;
 use crate::repository::{Published, Repository, expires, kept, offer, releases};
 
-pub use self::write::{Entry, LOGS};
+pub use self::write::{Entry, LOGS, Log};
 
 /// The compression level that pays for a stick: about 1/4 of the size at 50 MB/s a core.
 pub const LEVEL: i32 = 9;
@@ -81,6 +81,8 @@ pub struct Volumes<'a> {
     pub size: u64,
     /// Which ones are written; all where it is empty.
     pub only: Vec<u32>,
+    /// The first digits of the set that they must belong to.
+    pub set: Option<String>,
     /// Signs a volume's list with an OpenPGP key that the receiver knows.
     pub sign: &'a dyn Fn(&[u8]) -> Result<String>,
 }

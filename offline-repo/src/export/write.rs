@@ -83,12 +83,25 @@ pub struct Entry {
 /// `REPO/exports/SET.json`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Log {
+pub struct Log {
     format: u32,
-    set: Sha256,
-    releases: Vec<Version>,
-    of: usize,
-    volumes: BTreeMap<u32, Entry>,
+    /// What tells this export from others.
+    pub set: Sha256,
+    /// The releases in it.
+    pub releases: Vec<Version>,
+    /// How many volumes it has.
+    pub of: usize,
+    /// The most bytes of a volume, where it is cut.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_size: Option<u64>,
+    /// The release that its receiver was known to hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<Version>,
+    /// zstd's level; nothing in logs of old.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<i32>,
+    /// What was written, by the volume's number.
+    pub volumes: BTreeMap<u32, Entry>,
 }
 
 /// Lays out what is to be written.
@@ -163,6 +176,14 @@ pub(super) fn write(
     tell: &mut dyn FnMut(Phase, u64, u64),
 ) -> Result<BTreeMap<u32, Entry>> {
     let only = order.volumes.as_ref().map_or(&[][..], |volumes| &volumes.only);
+    let asked = order.volumes.as_ref().and_then(|volumes| volumes.set.as_ref());
+    if let Some(asked) = asked.filter(|asked| !layout.set.to_string().starts_with(*asked)) {
+        return Err(anyhow!(Refused(format!(
+            "these would be volumes of set {:.16}, and not of {asked:.16}: what the repository offers has changed since, so all \
+             volumes have to be carried again, without --set",
+            layout.set.to_string()
+        ))));
+    }
     if let Some(none) = only.iter().find(|&&number| number as usize > layout.all.len()) {
         bail!(
             "there is no volume {none}: set {:.16} has {}",
@@ -175,7 +196,7 @@ pub(super) fn write(
         .filter(|(number, _)| only.is_empty() || only.contains(number));
     let wanted: Vec<(u32, &Volume)> = wanted.collect();
     let total = wanted.iter().map(|(_, volume)| volume.bytes()).sum();
-    let mut log = Log::open(repository, layout)?;
+    let mut log = Log::open(repository, layout, order)?;
     let mut done = BTreeMap::new();
     let mut before = 0;
     for (number, volume) in wanted {
@@ -320,11 +341,9 @@ impl<R: Read> Read for Counted<'_, R> {
 }
 
 impl Log {
-    fn open(repository: &Repository, layout: &Layout) -> Result<Self> {
-        let place = Self::place(repository, layout.set);
-        let kept = digest::read_regular(&place, LARGEST_LOG).ok();
+    fn open(repository: &Repository, layout: &Layout, order: &Order<'_>) -> Result<Self> {
         // One that is missing or of no use costs another writing, no more.
-        let kept = kept.and_then(|bytes| serde_json::from_slice::<Self>(&bytes).ok());
+        let kept = Self::read(&Self::place(repository, layout.set));
         let same = |log: &Self| log.format == 1 && log.set == layout.set && log.of == layout.all.len();
         Ok(kept.filter(same).unwrap_or(Self {
             format: 1,
@@ -335,8 +354,22 @@ impl Log {
                 .map(|volume| volume.manifest.releases.clone())
                 .unwrap_or_default(),
             of: layout.all.len(),
+            volume_size: order.volumes.as_ref().map(|volumes| volumes.size),
+            base: order.base,
+            level: Some(order.level),
             volumes: BTreeMap::new(),
         }))
+    }
+
+    /// The log of a set, if one of use was kept.
+    #[must_use]
+    pub fn find(repository: &Repository, set: Sha256) -> Option<Self> {
+        Self::read(&Self::place(repository, set)).filter(|log| log.set == set)
+    }
+
+    fn read(place: &Path) -> Option<Self> {
+        let bytes = digest::read_regular(place, LARGEST_LOG).ok()?;
+        serde_json::from_slice(&bytes).ok()
     }
 
     fn keep(&mut self, repository: &Repository, number: u32, entry: &Entry) -> Result<()> {

@@ -270,6 +270,8 @@ impl Import<'_> {
             }
             repository.take_metadata(&metadata, &trails.vendor)?;
             self.quarantine.release(arrival.set)?;
+        } else if self.mode == Mode::Write {
+            self.note(arrival, &missing)?;
         }
         let old = |version: &Version| {
             let mut here = before.iter();
@@ -338,22 +340,69 @@ impl Import<'_> {
         if self.mode == Mode::DryRun || !is_refusal(&error) {
             return error;
         }
-        let refusal = Refusal {
-            at: self.clock.clock,
-            files: arrival
-                .files()
-                .cloned()
-                .chain(arrival.bad.iter().map(|bad| bad.file.clone()))
-                .collect(),
-            releases: arrival.manifest.releases.clone(),
-            reason: output::chain(&error),
+        // Where some are good, it is all of it that is refused.
+        let volumes = match arrival.is_empty() {
+            true => self.earlier(arrival, &|_| true),
+            false => Ok(BTreeMap::new()),
         };
-        match self.quarantine.refuse(arrival.set, &refusal) {
+        let written = volumes.and_then(|volumes| {
+            let reason = match volumes.is_empty() {
+                true => output::chain(&error),
+                false => joined(volumes.values()),
+            };
+            self.quarantine
+                .refuse(arrival.set, &self.refusal(arrival, reason, volumes))
+        });
+        match written {
             Ok(place) => error.context(format!("the reason is in {}", place.display())),
             // The refusal itself is what counts.
             Err(_) => error,
         }
     }
+
+    /// Writes down of a bundle that waits which of its volumes are to be made again, and forgets why those were refused that
+    /// came since.
+    fn note(&self, arrival: &Arrival, missing: &BTreeSet<u32>) -> Result<()> {
+        let volumes = self.earlier(arrival, &|number| missing.contains(&number))?;
+        let strangers = arrival.bad.iter().filter(|bad| bad.number.is_none());
+        let reason = joined(volumes.values().chain(strangers.map(|bad| &bad.why)));
+        if reason.is_empty() {
+            return self.quarantine.pardon(arrival.set);
+        }
+        let refusal = self.refusal(arrival, reason, volumes);
+        self.quarantine.refuse(arrival.set, &refusal)?;
+        Ok(())
+    }
+
+    /// The volumes that were refused before or are now, as far as they count, each with its reason.
+    fn earlier(&self, arrival: &Arrival, counts: &dyn Fn(u32) -> bool) -> Result<BTreeMap<u32, String>> {
+        let before = self.quarantine.refusal(arrival.set)?;
+        let mut volumes = before.map(|before| before.volumes).unwrap_or_default();
+        volumes.extend(
+            arrival
+                .bad
+                .iter()
+                .filter_map(|bad| Some((bad.number?, bad.why.clone()))),
+        );
+        volumes.retain(|number, _| counts(*number));
+        Ok(volumes)
+    }
+
+    fn refusal(&self, arrival: &Arrival, reason: String, volumes: BTreeMap<u32, String>) -> Refusal {
+        let bad = arrival.bad.iter().map(|bad| bad.file.clone());
+        Refusal {
+            at: self.clock.clock,
+            files: arrival.files().cloned().chain(bad).collect(),
+            releases: arrival.manifest.releases.clone(),
+            reason,
+            volumes,
+            of: arrival.manifest.volume.as_ref().map_or(0, |facts| facts.of),
+        }
+    }
+}
+
+fn joined<'a>(reasons: impl Iterator<Item = &'a String>) -> String {
+    reasons.cloned().collect::<Vec<_>>().join("; ")
 }
 
 /// A bundle for somebody else is refused, and nothing of it is kept.

@@ -5,10 +5,12 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use signing::digest::Sha256;
 use signing::process::Cmd;
+use signing::release::Part;
 
 use super::common::{self, Said};
-use super::{PROGRAM, build, passphrase_file, published, repo, site, trust};
+use super::{PROGRAM, build, other_site, passphrase_file, published, replace_part, repo, site, trust};
 
 /// A low side with a repository.
 pub struct Low {
@@ -89,6 +91,20 @@ impl Low {
             .ends(0)
             .json()
     }
+}
+
+/// With a release whose root file system fills several volumes, and does not compress.
+pub fn large() -> Low {
+    let low = Low::new();
+    let build = build(low.directory.path(), "1.0.0");
+    let blocks = (0..200_000u32).flat_map(|n| Sha256::of(&n.to_le_bytes()).0);
+    replace_part(&build, Part::Root, &blocks.collect::<Vec<u8>>());
+    low.publish_build(&build, &[]).ends(0);
+    std::os::unix::fs::symlink(site(), low.at("site")).unwrap();
+    std::os::unix::fs::symlink(other_site(), low.at("other")).unwrap();
+    std::fs::copy(passphrase_file(), low.at("passphrase")).unwrap();
+    std::fs::create_dir(low.at("discs")).unwrap();
+    low
 }
 
 pub type Change<'a> = dyn Fn(&str, Vec<u8>) -> Option<Vec<u8>> + 'a;

@@ -12,7 +12,7 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use signing::digest::Sha256;
 use signing::keys::PrivateKey;
-use signing::receipt::{Holder, HostState, Receipt, ReleaseHeld, Signed};
+use signing::receipt::{GatewayState, Holder, HostState, Receipt, ReleaseHeld, Signed};
 
 /// Always the same: RFC 8410's frame of a private key, and the key.
 static KEY: LazyLock<PrivateKey> = LazyLock::new(|| {
@@ -32,7 +32,7 @@ fn honest() -> Vec<Vec<u8>> {
     });
     let releases = vec![ReleaseHeld { version, root_hash, objects: vec![root_hash] }];
     let mut seeds = Vec::new();
-    for holder in [host, Holder::Gateway { releases }] {
+    for holder in [host, Holder::Gateway(GatewayState { releases, ..GatewayState::default() })] {
         let receipt = Receipt::new("rack4", 7, DateTime::UNIX_EPOCH, holder);
         seeds.push(serde_json::to_vec(&receipt).unwrap());
         seeds.push(receipt.sign(&*KEY).unwrap().bytes);
