@@ -7,6 +7,7 @@
 //! and [`bundle`] between them, which a host reads as well; a target may be in it as a [`delta`]. `serve` gives a repository
 //! to a network, and with it what [`archive`] makes of a snapshot for guests that run apt.
 
+pub mod acknowledged;
 pub mod approve;
 pub mod apt;
 pub mod aptview;

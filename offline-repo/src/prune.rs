@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! `prune`: takes away snapshots that nobody wants to keep, and then the objects that no other snapshot needs.
+//! `prune`: takes away snapshots that nobody wants to keep, and then the objects that no other snapshot needs, nor a release
+//! that somebody still acknowledges ([`crate::acknowledged`]).
 //!
 //! A snapshot goes in one step, a rename that is synced before the first object is touched; so whenever it ends, every
 //! snapshot that is left has all that it had. What cannot be understood stops it before anything is taken away: a manifest
@@ -16,6 +17,7 @@ use signing::digest::Sha256;
 use signing::durable;
 use signing::output::{self, Refused, Usage};
 
+use crate::acknowledged::Acknowledged;
 use crate::debversion;
 use crate::snapshot::Snapshot;
 use crate::store::{self, Alone, Store, TEMPORARY};
@@ -26,8 +28,10 @@ pub struct Policy {
     /// These,
     pub names: BTreeSet<String>,
     /// and the newest so many of each group: the same name but for a date or number at its end, the same suites, the same
-    /// architecture.
+    /// architecture,
     pub last: usize,
+    /// and those of releases that are still needed. Where this is the only rule, what no release was published from stays too.
+    pub acknowledged: Option<Acknowledged>,
 }
 
 /// A snapshot that is kept.
@@ -35,8 +39,11 @@ pub struct Policy {
 pub struct Kept {
     /// Its name.
     pub name: String,
-    /// The group in which it is among the newest, if that is why; else it was named.
+    /// The group in which it is among the newest, if that is why.
     pub newest_of: Option<String>,
+    /// What receipts have to do with it; where nothing is here and in the former, it was named.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub because: Vec<String>,
 }
 
 /// What goes and what stays.
@@ -52,6 +59,9 @@ pub struct Plan {
     pub objects_removed: usize,
     /// The bytes in those.
     pub bytes_removed: u64,
+    /// What receipts say of each published release, where they were asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub acknowledged: Option<Acknowledged>,
     /// What lies in the pool and is no object of it. It is left alone.
     pub strangers: Vec<PathBuf>,
     #[serde(skip)]
@@ -88,13 +98,15 @@ pub fn plan(store: &Store, policy: &Policy) -> Result<Plan> {
         objects_kept: 0,
         objects_removed: 0,
         bytes_removed: 0,
+        acknowledged: policy.acknowledged.clone(),
         strangers: Vec::new(),
         objects: Vec::new(),
     };
     let mut needed = HashSet::new();
     for (name, snapshot) in &snapshots {
         let newest_of = newest.get(name.as_str()).cloned();
-        if newest_of.is_none() && !policy.names.contains(name) {
+        let because = because(policy, name);
+        if newest_of.is_none() && because.is_empty() && !policy.names.contains(name) {
             plan.removed.push(name.clone());
             continue;
         }
@@ -102,7 +114,11 @@ pub fn plan(store: &Store, policy: &Policy) -> Result<Plan> {
         plan.kept.push(Kept {
             name: name.clone(),
             newest_of,
+            because,
         });
+    }
+    for fate in policy.acknowledged.iter().flat_map(|all| all.releases.values()) {
+        needed.extend(fate.objects.iter().copied());
     }
     for first in 0..=u8::MAX {
         let list = || format!("cannot list the pool of {}", store.root().display());
@@ -126,6 +142,21 @@ pub fn plan(store: &Store, policy: &Policy) -> Result<Plan> {
     plan.strangers.sort();
     plan.objects_removed = plan.objects.len();
     Ok(plan)
+}
+
+/// Why receipts keep a snapshot, if they do.
+fn because(policy: &Policy, name: &str) -> Vec<String> {
+    let Some(acknowledged) = &policy.acknowledged else {
+        return Vec::new();
+    };
+    let all = acknowledged.releases.iter();
+    let of = all.filter(|(_, fate)| fate.snapshot.as_deref() == Some(name));
+    let mut of = of.peekable();
+    if of.peek().is_none() && policy.last == 0 && policy.names.is_empty() {
+        return vec!["no release was published from it".to_owned()];
+    }
+    of.flat_map(|(version, fate)| fate.because.iter().map(move |why| format!("release {version}: {why}")))
+        .collect()
 }
 
 /// Takes away what the policy does not keep, and says what that was.

@@ -15,8 +15,13 @@ use offline_repo::store::Store;
 use serde_json::{Value, json};
 use signing::clock::now;
 use signing::digest::Sha256;
-use support::common::{assert_closed_pipe, contents, files_below, killed};
+use signing::keys::{Algorithm, PrivateKey};
+use signing::receipt::{GatewayState, Receipt, ReleaseHeld, SlotHeld};
+use signing::release::Part;
+use support::common::{self, assert_closed_pipe, contents, files_below, killed};
+use support::low::Low;
 use support::shelf::{Shelf, many};
+use support::{build, replace_part};
 
 type Packages = Vec<(SnapshotPackage, Vec<u8>)>;
 
@@ -324,4 +329,209 @@ fn readers_beside_it_see_all_or_nothing() {
     println!("readers that were told to wait: {told}");
     assert_eq!(objects(&shelf), 350);
     assert_whole(&shelf);
+}
+
+/// An enrolled host of a name, and its receipts for a repository.
+struct Holder<'a> {
+    low: &'a Low,
+    name: &'a str,
+    key: PrivateKey,
+}
+
+impl Holder<'_> {
+    fn says(&self, receipt: Receipt) {
+        let signed = receipt.sign(&self.key).unwrap();
+        let file = self.low.at("said.json");
+        fs::write(file, &signed.bytes).unwrap();
+        let enrol = format!("enrol said.json --repo repository --fingerprint {}", signed.fingerprint);
+        match signed.receipt.sequence {
+            1 => self.low.run(&enrol).ok(),
+            _ => self.low.run("receive said.json --repo repository").ok(),
+        };
+    }
+
+    fn runs(&self, sequence: u64, version: &str) {
+        self.says(common::host_receipt(self.name, sequence, version));
+    }
+}
+
+/// A repository with releases 1.0.0 to 1.2.0, each built from a snapshot `of-VERSION` in the store beside it.
+fn released() -> (Low, Shelf) {
+    let (low, shelf) = (Low::new(), Shelf::new());
+    let all = [("1.0.0", 0), ("1.1.0", 10), ("1.2.0", 20)];
+    for (version, from) in all {
+        let name = format!("of-{version}");
+        shelf.put(&name, &some(from, from + 15));
+        let build = build(low.directory.path(), version);
+        let manifest = fs::read(shelf.at("store/snapshots").join(&name).join("snapshot.json")).unwrap();
+        replace_part(&build, Part::Upstream, &support::upstream(&manifest));
+        low.publish_build(&build, &[]).ends(0);
+    }
+    std::os::unix::fs::symlink(shelf.at("store"), low.at("store")).unwrap();
+    (low, shelf)
+}
+
+fn enrolled<'a>(low: &'a Low, name: &'a str) -> Holder<'a> {
+    let key = PrivateKey::generate(Algorithm::Ed25519).unwrap();
+    Holder { low, name, key }
+}
+
+fn judged(low: &Low, more: &str) -> Value {
+    low.run(&format!("prune --store store --acknowledged repository {more} --json"))
+        .ends(0)
+        .json()
+}
+
+#[test]
+fn what_somebody_acknowledges_or_has_not_come_to_stays() {
+    let (low, shelf) = released();
+    shelf.put("unpublished", &some(100, 103));
+    // Nobody has said anything: nothing goes.
+    assert_eq!(judged(&low, "--dry-run")["removed"], json!([]));
+    let (rack4, rack5, g1) = (enrolled(&low, "rack4"), enrolled(&low, "rack5"), enrolled(&low, "g1"));
+    rack4.runs(1, "1.0.0");
+    assert_eq!(judged(&low, "--dry-run")["removed"], json!([]));
+    rack5.runs(1, "1.1.0");
+    let empty = GatewayState::default();
+    g1.says(Receipt::new("g1", 1, now(), signing::receipt::Holder::Gateway(empty)));
+    rack4.runs(2, "1.1.0");
+    // A gateway that holds nothing may still want every one.
+    let said = judged(&low, "--dry-run");
+    assert_eq!(said["removed"], json!([]));
+    assert_eq!(
+        said["acknowledged"]["releases"]["1.0.0"]["because"],
+        json!(["g1 holds no release yet"])
+    );
+    // The way back in the other slot counts as well.
+    let mut receipt = common::host_receipt("rack5", 2, "1.1.0");
+    if let signing::receipt::Holder::Host(host) = &mut receipt.holder {
+        host.slots = vec![SlotHeld {
+            slot: "b".to_owned(),
+            state: "confirmed".to_owned(),
+            version: Some("1.0.0".parse().unwrap()),
+            root_hash: None,
+        }];
+    }
+    rack5.says(receipt);
+    let holds = |version: &str| ReleaseHeld {
+        version: version.parse().unwrap(),
+        root_hash: support::root_hash(version),
+        objects: Vec::new(),
+    };
+    let state = GatewayState {
+        releases: vec![holds("1.1.0"), holds("1.2.0")],
+        ..GatewayState::default()
+    };
+    g1.says(Receipt::new("g1", 2, now(), signing::receipt::Holder::Gateway(state)));
+    let said = low.run("prune --store store --acknowledged repository --dry-run").ok();
+    assert!(
+        said.contains("release 1.0.0: rack5 has it in slot b (receipt 2 of 20"),
+        "{said}"
+    );
+    assert!(said.contains("release 1.1.0: g1 holds it (receipt 2 of 20"), "{said}");
+    assert!(
+        said.contains("rack4 runs it, and its next update begins there (receipt 2 of"),
+        "{said}"
+    );
+    assert!(
+        said.contains("rack4 acknowledges 1.1.0 and no newer one; rack5"),
+        "{said}"
+    );
+    assert!(
+        said.contains("kept: unpublished, no release was published from it"),
+        "{said}"
+    );
+    assert!(said.contains("kept: of-1.0.0, release 1.0.0: rack5 has it"), "{said}");
+    // All have gone past 1.0.0.
+    rack5.runs(3, "1.1.0");
+    let before = contents(&shelf.at("store"));
+    let would = judged(&low, "--dry-run");
+    assert_eq!(contents(&shelf.at("store")), before, "a dry run changes nothing");
+    let did = judged(&low, "");
+    for said in [would, did] {
+        assert_eq!(names(&said["removed"]), ["of-1.0.0"]);
+        assert_eq!(names(&said["kept"]), ["of-1.1.0", "of-1.2.0", "unpublished"]);
+        assert_eq!(said["acknowledged"]["releases"]["1.0.0"]["because"], json!([]));
+        assert_eq!(said["objects_removed"], 10);
+    }
+    assert_whole(&shelf);
+    // What belongs to no release is then judged by the other rule.
+    let said = judged(&low, "--keep of-1.2.0 --dry-run");
+    assert_eq!(names(&said["removed"]), ["unpublished"]);
+    assert!(
+        low.run("prune --store store --acknowledged repository")
+            .ok()
+            .contains("nobody needs it")
+    );
+}
+
+#[test]
+fn whoever_fell_silent_is_named_and_his_last_word_counts() {
+    let (low, shelf) = released();
+    let (old, new) = (enrolled(&low, "old"), enrolled(&low, "new"));
+    let mut receipt = common::host_receipt("old", 1, "1.0.0");
+    receipt.at = now() - Duration::days(40);
+    old.says(receipt);
+    new.runs(1, "1.2.0");
+    let said = judged(&low, "--within 30 --dry-run");
+    assert_eq!(names(&said["acknowledged"]["silent"]), ["old"]);
+    assert_eq!(said["removed"], json!([]));
+    let text = low
+        .run("prune --store store --acknowledged repository --within 30 --dry-run")
+        .ok();
+    assert!(
+        text.contains("old has given no receipt lately, the last one 20"),
+        "{text}"
+    );
+    assert_eq!(
+        judged(&low, "--within 50 --dry-run")["acknowledged"]["silent"],
+        json!([])
+    );
+    // It comes back with a release that was never published here.
+    old.runs(2, "0.5.0");
+    let said = judged(&low, "--dry-run");
+    assert_eq!(said["acknowledged"]["unnamed"], json!({"0.5.0": ["old"]}));
+    assert_eq!(said["removed"], json!([]));
+    // A key that was enrolled by a run that was cut off there: nobody knows what its owner holds.
+    let places = ["1", "2"].map(|number| low.at(&format!("repository/receipts/old/{number}.json")));
+    let kept = places.each_ref().map(|place| fs::read(place).unwrap());
+    for place in &places {
+        fs::remove_file(place).unwrap();
+    }
+    let said = judged(&low, "--dry-run");
+    assert_eq!(said["acknowledged"]["silent"], json!([{"name": "old", "last": null}]));
+    assert_eq!(said["removed"], json!([]));
+    for (place, bytes) in places.iter().zip(kept) {
+        fs::write(place, bytes).unwrap();
+    }
+    // Its snapshot has gone, or is another of that name: what the release was built from stays.
+    fs::remove_dir_all(shelf.at("store/snapshots/of-1.0.0")).unwrap();
+    let said = judged(&low, "--keep of-1.2.0");
+    assert_eq!((&said["objects_removed"], objects(&shelf)), (&0.into(), 35));
+    // What cannot be understood stops it: a forged receipt, a release that was altered.
+    let before = contents(&shelf.at("store"));
+    let place = low.at("repository/receipts/old/2.json");
+    let honest = fs::read_to_string(&place).unwrap();
+    fs::write(&place, honest.replace("0.5.0", "1.2.0")).unwrap();
+    let line = "prune --store store --acknowledged repository";
+    low.run(line).fails(3, &["nothing was removed", "altered"]);
+    fs::write(&place, honest).unwrap();
+    let all = files_below(&low.at("repository/targets/host/1.1.0"));
+    let upstream = all
+        .iter()
+        .find(|path| path.to_str().unwrap().ends_with("upstream.tar"))
+        .unwrap();
+    support::flip(upstream);
+    low.run(line).fails(3, &["nothing was removed", "1.1.0"]);
+    assert_eq!(contents(&shelf.at("store")), before);
+    low.run("prune --store store --within 3 --keep x").ends(2);
+}
+
+#[test]
+fn the_newest_stays_where_all_have_gone_past_it() {
+    let (low, _shelf) = released();
+    enrolled(&low, "ahead").runs(1, "9.0.0");
+    let said = judged(&low, "--dry-run");
+    assert_eq!(names(&said["removed"]), ["of-1.0.0", "of-1.1.0"]);
+    assert_eq!(names(&said["kept"]), ["of-1.2.0"]);
 }

@@ -3,16 +3,20 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
+use offline_repo::acknowledged::{self, Acknowledged};
 use offline_repo::prune::{self, Plan, Policy};
 use offline_repo::repair;
+use offline_repo::repository::Repository;
 use offline_repo::store::Store;
 use offline_repo::verify::{self, Finding, Report, Step};
 use offline_repo::words::human;
 use serde_json::json;
+use signing::clock;
 use signing::output::{self, Exit};
 
+use super::pinned_root;
 use crate::progress::Screen;
 
 #[derive(Args)]
@@ -175,8 +179,12 @@ impl Repair {
 #[command(
     after_long_help = "A group of snapshots has the same name but for a date or number at the end, the
 same suites and the same architecture; the newest is the one with the newest
-lists of upstream. A snapshot stays if either option keeps it. What a mirror
+lists of upstream. A snapshot stays if any option keeps it. What a mirror
 run that was stopped has fetched for no snapshot yet goes too.
+
+With --acknowledged a release is needed as long as somebody who is enrolled
+acknowledges it or has not gone past it; the last word of whoever fell silent
+counts as ever. Alone it leaves snapshots that no release was published from.
 
 Nobody else may have the store open. Nothing is removed when a manifest cannot
 be read, or what is no snapshot lies among them. A run that was cut off loses
@@ -185,18 +193,30 @@ nothing that is to be kept; run it again.
 Examples:
   bastide-repo prune --store store --keep-last 3 --keep base --dry-run
   bastide-repo prune --store store --keep-last 3 --keep base
-  bastide-repo prune --store store --keep base --keep patched --json"
+  bastide-repo prune --store store --keep base --keep patched --json
+  bastide-repo prune --store store --acknowledged repository --within 30 \\
+      --dry-run"
 )]
 pub struct Prune {
     /// The store's directory
     #[arg(long)]
     store: PathBuf,
     /// Keep the newest N snapshots of each group
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), required_unless_present = "keep")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), required_unless_present_any = ["keep", "acknowledged"])]
     keep_last: Option<u32>,
     /// Keep this snapshot; may be repeated
     #[arg(long, value_name = "NAME")]
     keep: Vec<String>,
+    /// Keep the snapshots of the releases of this repository that somebody enrolled in
+    /// it still acknowledges, or has not come to yet
+    #[arg(long, value_name = "REPO")]
+    acknowledged: Option<PathBuf>,
+    /// Verify that repository from the pinned root of this trust directory
+    #[arg(long, value_name = "DIR", requires = "acknowledged")]
+    trust: Option<PathBuf>,
+    /// Name whoever gave no receipt for so many days
+    #[arg(long, value_name = "DAYS", default_value_t = 90, requires = "acknowledged")]
+    within: u32,
     /// Say what would be removed, and remove nothing
     #[arg(long)]
     dry_run: bool,
@@ -210,6 +230,7 @@ impl Prune {
         let policy = Policy {
             names: self.keep.iter().cloned().collect(),
             last: self.keep_last.unwrap_or(0) as usize,
+            acknowledged: self.acknowledged().context("nothing was removed")?,
         };
         let plan = if self.dry_run {
             prune::plan(&Store::open(&self.store)?, &policy)?
@@ -233,13 +254,32 @@ impl Prune {
     }
 }
 
-fn tell(plan: &Plan, dry_run: bool) -> Result<()> {
-    for kept in &plan.kept {
-        let why = match &kept.newest_of {
-            Some(group) => format!("among the newest of {group}"),
-            None => "named".into(),
+impl Prune {
+    fn acknowledged(&self) -> Result<Option<Acknowledged>> {
+        let Some(place) = &self.acknowledged else {
+            return Ok(None);
         };
-        output::line(&format!("kept: {}, {why}", kept.name))?;
+        let repository = Repository::open(place)?;
+        let root = pinned_root(self.trust.as_deref(), || repository.own_root())?;
+        let since = acknowledged::since(clock::now(), self.within);
+        Ok(Some(acknowledged::judge(&repository, &root, since)?))
+    }
+}
+
+fn tell(plan: &Plan, dry_run: bool) -> Result<()> {
+    if let Some(acknowledged) = &plan.acknowledged {
+        tell_releases(acknowledged)?;
+    }
+    for kept in &plan.kept {
+        let newest = kept
+            .newest_of
+            .iter()
+            .map(|group| format!("among the newest of {group}"));
+        let mut why: Vec<String> = newest.chain(kept.because.iter().cloned()).collect();
+        if why.is_empty() {
+            why.push("named".to_owned());
+        }
+        output::line(&format!("kept: {}, {}", kept.name, why.join("; ")))?;
     }
     let word = if dry_run { "would be removed" } else { "removed" };
     for name in &plan.removed {
@@ -255,5 +295,33 @@ fn tell(plan: &Plan, dry_run: bool) -> Result<()> {
         human(plan.bytes_removed),
         output::count(plan.objects_kept as usize, "object"),
     ))?;
+    Ok(())
+}
+
+/// What receipts say of each release, and who says nothing.
+fn tell_releases(acknowledged: &Acknowledged) -> Result<()> {
+    for (version, fate) in &acknowledged.releases {
+        let why = match fate.because.is_empty() {
+            true => "nobody needs it: all have gone past it".to_owned(),
+            false => fate.because.join("; "),
+        };
+        output::line(&format!("release {version}: {why}"))?;
+    }
+    for silent in &acknowledged.silent {
+        let last = silent
+            .last
+            .map_or("never".to_owned(), |last| last.format("%Y-%m-%d").to_string());
+        output::line(&format!(
+            "{} has given no receipt lately, the last one {last}: what it acknowledged then is kept",
+            silent.name
+        ))?;
+    }
+    for (version, names) in &acknowledged.unnamed {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        output::line(&format!(
+            "release {version} of {} is none of the repository",
+            names.join(", ")
+        ))?;
+    }
     Ok(())
 }

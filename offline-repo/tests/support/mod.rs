@@ -25,6 +25,7 @@ pub use common::{Said, flip, other_site, passphrase_file, site, trust};
 use offline_repo::export::{LEVEL, Order, Roots, Selection, export};
 use offline_repo::publish;
 use offline_repo::repository::Repository;
+use offline_repo::snapshot::{FORMAT, Snapshot};
 use sequoia_openpgp as openpgp;
 use sequoia_openpgp::serialize::SerializeInto;
 use signing::clock::now;
@@ -213,6 +214,26 @@ pub fn replace_part(build: &Path, part: Part, content: &[u8]) {
     fs::write(path, serde_json::to_vec(&release).unwrap()).unwrap();
 }
 
+/// What a build keeps of upstream, where this is its snapshot's manifest.
+pub fn upstream(manifest: &[u8]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_ustar();
+    header.set_size(manifest.len() as u64);
+    tar.append_data(&mut header, "snapshot.json", manifest).unwrap();
+    tar.into_inner().unwrap()
+}
+
+fn empty_snapshot() -> Vec<u8> {
+    let snapshot = Snapshot {
+        format: FORMAT,
+        name: "base".into(),
+        architecture: "amd64".into(),
+        created_from: Vec::new(),
+        packages: Vec::new(),
+    };
+    serde_json::to_vec(&snapshot).unwrap()
+}
+
 /// A build's directory with small parts.
 pub fn build(directory: &Path, version: &str) -> PathBuf {
     let build = directory.join(format!("build-{version}"));
@@ -221,6 +242,7 @@ pub fn build(directory: &Path, version: &str) -> PathBuf {
     for part in Part::ALL {
         let content = match part.command_line() {
             Some(section) => signed_boot_image(section, version, &root_hash(version)),
+            None if part == Part::Upstream => upstream(&empty_snapshot()),
             None => format!("{} of {version}\n", part.file()).repeat(5000).into_bytes(),
         };
         fs::write(build.join(part.file()), &content).unwrap();
