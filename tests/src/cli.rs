@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::bench::{self, Subject};
 use crate::ledger::Ledger;
-use crate::story::{audit, build, clock, host, install, recover, refuse, reproduce, sovereigns};
+use crate::story::{audit, build, clock, host, install, recover, refuse, reproduce, served, sovereigns};
 use crate::workshop::Workshop;
 
 const EXAMPLES: &str = "\
@@ -68,6 +68,8 @@ enum Chapter {
     Update,
     /// A release that is never healthy
     Recover,
+    /// The update from a gateway's server, two machines on one bridge
+    Served,
     /// The audit of ISO, repository and bundle
     Audit,
     /// An installation from CD onto old RAID and LVM
@@ -92,6 +94,7 @@ impl Chapter {
             Self::Refusals => refuse::before_update(shop, ledger),
             Self::Update => host::patch(shop, ledger),
             Self::Recover => recover::by_itself(shop, ledger),
+            Self::Served => served::update_from(shop, ledger),
             Self::Audit => audit::artifacts(shop, ledger),
             Self::Cd => install::from_cd(shop, ledger),
             Self::Sovereigns => sovereigns::demand_both(shop, ledger),
@@ -132,7 +135,9 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
 
 /// The whole journey, on two lanes for two cores.
 fn tell(shop: &Workshop, ledger: &Ledger) -> Result<()> {
-    use Chapter::{Altered, Audit, Cd, Clock, Cut, Guest, Host, Recover, Refusals, Reproduce, Sovereigns, Update};
+    use Chapter::{
+        Altered, Audit, Cd, Clock, Cut, Guest, Host, Recover, Refusals, Reproduce, Served, Sovereigns, Update,
+    };
     build::mirror(shop, ledger)?;
     build::sites(shop, ledger)?;
     build::release(shop, ledger, build::BASE)?;
@@ -152,7 +157,7 @@ fn tell(shop: &Workshop, ledger: &Ledger) -> Result<()> {
             Update.tell(shop, ledger)?;
             all(&[Recover, Refusals, Clock], shop, ledger)
         },
-        || all(&[Reproduce, Audit, Cd, Sovereigns], shop, ledger),
+        || all(&[Reproduce, Audit, Cd, Sovereigns, Served], shop, ledger),
     )
 }
 

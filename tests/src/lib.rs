@@ -3,6 +3,7 @@
 
 pub mod accel;
 pub mod bench;
+pub mod bridge;
 pub mod cli;
 pub mod ledger;
 pub mod stick;

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use signing::process::Cmd;
 
 use crate::accel::Accelerator;
+use crate::bridge::{self, Port};
 
 /// The firmware that enforces Secure Boot, from Debian's package `ovmf`.
 const FIRMWARE: &str = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd";
@@ -45,6 +46,8 @@ pub struct Plugged<'a> {
     pub medium: Option<(&'a Path, Medium)>,
     /// Further USB sticks, read-write.
     pub sticks: Vec<&'a Path>,
+    /// A second network card, on a bridge with other machines.
+    pub port: Option<Port<'a>>,
 }
 
 impl Machine {
@@ -120,7 +123,8 @@ impl Machine {
         File::create(&serial)?;
         let port = free_port()?;
         let tpm = Tpm::start(&self.directory)?;
-        let mut cmd = Cmd::new("qemu-system-x86_64")
+        let namespace = plugged.port.map(|port| port.namespace().to_owned());
+        let mut cmd = bridge::within(namespace.as_deref(), "qemu-system-x86_64")
             .args(["-nodefaults", "-display", "none", "-machine", "q35,smm=on", "-smp", "2"])
             .args(self.accelerator.arguments())
             .args(["-m", &self.memory.to_string()])
@@ -193,6 +197,9 @@ impl Machine {
                     &format!("usb-storage,drive=stick{index},bus=xhci.0,serial=STICK{index}"),
                 ]);
         }
+        if let Some(port) = plugged.port {
+            cmd = cmd.args(port.arguments());
+        }
         let log = File::create(self.directory.join(format!("{name}.qemu.log")))?;
         let child = cmd.spawn(Stdio::from(log.try_clone()?), Stdio::from(log))?;
         Ok(Running {
@@ -200,6 +207,7 @@ impl Machine {
             _tpm: tpm,
             serial,
             port,
+            namespace,
             since: Instant::now(),
         })
     }
@@ -212,6 +220,7 @@ pub struct Running {
     /// What came over the serial console.
     pub serial: PathBuf,
     port: u16,
+    namespace: Option<String>,
     /// When it was switched on.
     pub since: Instant,
 }
@@ -343,7 +352,7 @@ impl Running {
     /// # Errors
     /// When ssh itself cannot be run or cannot connect (its code 255).
     pub fn ssh(&self, key: &Path, command: &str) -> Result<Answer> {
-        let (status, stdout, stderr) = Cmd::new("ssh")
+        let (status, stdout, stderr) = bridge::within(self.namespace.as_deref(), "ssh")
             .args([
                 "-F",
                 "none",

@@ -158,8 +158,8 @@ fn apply(shop: &Workshop, machine: &Machine) -> Result<Applied> {
     let mut running = machine.power_on(
         "update",
         &Plugged {
-            medium: None,
             sticks: vec![&courier],
+            ..Plugged::default()
         },
     )?;
     running.wait_for(SETTLED, host::BOOT)?;

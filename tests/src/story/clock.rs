@@ -42,8 +42,8 @@ pub fn wrong_both_ways(shop: &Workshop, ledger: &Ledger) -> Result<()> {
         let files: Vec<_> = files.iter().map(|(name, path)| (*name, path.as_path())).collect();
         let courier = stick::courier(&machine, &files)?;
         let plugged = Plugged {
-            medium: None,
             sticks: vec![&courier],
+            ..Plugged::default()
         };
         let mut running = machine.power_on_at("clock", &plugged, EMPTY)?;
         let key = shop.admin_key();

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use signing::release::Release;
 
-use super::build::{self, BASE, PATCHED};
+use super::build::{self, BASE, Edition, PATCHED};
 use super::{install, refuse};
 use crate::ledger::Ledger;
 use crate::stick;
@@ -189,6 +189,25 @@ pub fn patch(shop: &Workshop, ledger: &Ledger) -> Result<()> {
     )
 }
 
+/// Demands that a host's status tells the release of this edition, and the very root that was built for it.
+///
+/// # Errors
+/// When something else runs.
+pub fn runs(shop: &Workshop, edition: Edition, status: &Value) -> Result<()> {
+    ensure!(
+        told(status, "running/version")? == edition.version,
+        "{} does not run: {status}",
+        edition.version
+    );
+    let facts = shop.build(edition.version).join("release.json");
+    let built: Release = serde_json::from_slice(&fs::read(&facts)?)?;
+    ensure!(
+        told(status, "running/root_hash")? == built.root_hash.to_string(),
+        "another root runs than was built: {status}"
+    );
+    Ok(())
+}
+
 /// Demands that the running hypervisor is the one of this Debian package. `xl info` tells the next release's name of a
 /// stable branch (`4.20.4-pre`); the banner tells the package.
 fn runs_xen(running: &Running, key: &Path, package: &str) -> Result<()> {
@@ -235,8 +254,8 @@ fn update(shop: &Workshop, machine: &Machine, key: &Path) -> Result<String> {
         &[("release.bundle", &deltas), ("old.bundle", &shop.bundle(BASE.version))],
     )?;
     let plugged = Plugged {
-        medium: None,
         sticks: vec![&courier],
+        ..Plugged::default()
     };
     let mut running = machine.power_on("cut", &plugged)?;
     running.wait_for_ssh(key, BOOT)?;
@@ -272,17 +291,8 @@ fn update(shop: &Workshop, machine: &Machine, key: &Path) -> Result<String> {
     running.must(key, &format!("bastide-host update {STICK}/release.bundle"))?;
     restart(&mut running, key)?;
     let after = confirmed(&running, key)?;
-    ensure!(
-        told(&after, "running/version")? == PATCHED.version,
-        "the new release does not run: {after}"
-    );
+    runs(shop, PATCHED, &after)?;
     ensure!(told(&after, "running/slot")? != slot, "the same slot runs: {after}");
-    let facts = shop.build(PATCHED.version).join("release.json");
-    let built: Release = serde_json::from_slice(&fs::read(&facts)?)?;
-    ensure!(
-        told(&after, "running/root_hash")? == built.root_hash.to_string(),
-        "another root runs than was built: {after}"
-    );
     let (old, new) = (build::xen(shop, BASE)?, build::xen(shop, PATCHED)?);
     runs_xen(&running, key, &new)?;
     let state = running.must(key, "cat /etc/bastide-story /var/lib/bastide-story")?;

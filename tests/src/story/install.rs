@@ -155,6 +155,7 @@ pub fn cut_off(shop: &Workshop, ledger: &Ledger) -> Result<()> {
             let plugged = Plugged {
                 medium: Some((&shop.iso(), Medium::Usb)),
                 sticks: vec![&answers],
+                ..Plugged::default()
             };
             let mut running = machine.power_on("install", &plugged)?;
             running.wait_for("\"step\":\"write-root\",\"state\":\"progress\"", PATIENCE)?;
@@ -182,6 +183,7 @@ fn install_with(machine: &Machine, iso: &Path, medium: Medium, files: &[(&str, &
     let plugged = Plugged {
         medium: Some((iso, medium)),
         sticks: vec![&answers],
+        ..Plugged::default()
     };
     let mut running = machine.power_on("install", &plugged)?;
     running.wait_for_power_off(PATIENCE)?;

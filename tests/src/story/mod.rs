@@ -9,4 +9,5 @@ pub mod install;
 pub mod recover;
 pub mod refuse;
 pub mod reproduce;
+pub mod served;
 pub mod sovereigns;

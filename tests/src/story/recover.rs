@@ -30,8 +30,8 @@ pub fn by_itself(shop: &Workshop, ledger: &Ledger) -> Result<()> {
             let mut running = machine.power_on(
                 "recover",
                 &Plugged {
-                    medium: None,
                     sticks: vec![&courier],
+                    ..Plugged::default()
                 },
             )?;
             running.wait_for_ssh(&key, BOOT)?;

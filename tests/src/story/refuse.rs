@@ -99,8 +99,8 @@ fn refusals(shop: &Workshop) -> Result<String> {
     files.push(("foreign.efi", &foreign));
     let courier = stick::courier(&machine, &files)?;
     let plugged = Plugged {
-        medium: None,
         sticks: vec![&courier],
+        ..Plugged::default()
     };
     let mut running = machine.power_on("refusals", &plugged)?;
     running.wait_for_ssh(&key, BOOT)?;

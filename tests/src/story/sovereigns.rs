@@ -85,8 +85,8 @@ fn both(shop: &Workshop) -> Result<String> {
     carried.extend(office.iter().map(|(name, file)| (name.as_str(), file.as_path())));
     let courier = stick::courier(&machine, &carried)?;
     let plugged = Plugged {
-        medium: None,
         sticks: vec![&courier],
+        ..Plugged::default()
     };
     let mut running = machine.power_on("two-sovereigns", &plugged)?;
     running.wait_for_ssh(&key, BOOT)?;
