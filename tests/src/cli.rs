@@ -48,7 +48,7 @@ enum Story {
         #[arg(required = true)]
         chapters: Vec<Chapter>,
     },
-    /// Times and sizes as ratios beside a peer; all but pool need what the demonstration made
+    /// Times and sizes as ratios beside a peer; all but pool and tuf need what the demonstration made
     Bench {
         /// Which; all where none is named
         subjects: Vec<Subject>,

@@ -458,6 +458,10 @@ impl Drop for Tpm {
     }
 }
 
-fn free_port() -> Result<u16> {
+/// A port of the loopback interface that nobody listens at.
+///
+/// # Errors
+/// When there is none.
+pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Times, sizes and memory as ratios beside a peer or a limit, measured in the same minutes on the same machine.
 
+mod conditions;
 mod delta;
+mod fetch;
 mod image;
 mod machine;
 mod memory;
+mod mirror;
 mod pool;
 mod transport;
 
@@ -14,8 +17,10 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
 use serde::Serialize;
+use serde_json::json;
 use signing::durable;
 
+use self::conditions::Conditions;
 use crate::story::install;
 use crate::workshop::Workshop;
 
@@ -110,6 +115,11 @@ pub enum Subject {
     /// The bytes of a bundle of deltas to a release with another kernel, and the time
     /// to make and apply them
     Delta,
+    /// The time to fetch and verify the targets of a TUF repository; needs nothing else
+    Tuf,
+    /// The time to mirror the packages from this machine and publish them for apt, at
+    /// first and with nothing new
+    Mirror,
     /// The time from power-on until Xen's toolstack answers
     Boot,
     /// The time to apply the second release
@@ -128,13 +138,15 @@ impl Subject {
             Self::Pool => Ok([transport::pool(shop)?, pool::verify(shop)?].concat()),
             Self::Carry => transport::carry(shop),
             Self::Delta => delta::delta(shop),
+            Self::Tuf => fetch::tuf(shop),
+            Self::Mirror => mirror::mirror(shop),
             Self::Boot => machine::boot(shop),
             Self::Update => machine::update(shop),
         }
     }
 }
 
-/// Measures these subjects, or all, prints each line as it is known, and leaves them in `bench.json`.
+/// Measures these subjects, or all, prints the machine and each line as it is known, and leaves them in `bench.json`.
 ///
 /// # Errors
 /// When what is measured is not there (run the demonstration first) or does not work. A missed target is no error.
@@ -144,11 +156,14 @@ pub fn run(shop: &Workshop, subjects: &[Subject]) -> Result<()> {
     } else {
         subjects
     };
-    // A pool is made for the purpose; everything else looks at what the demonstration made.
+    // These make what they measure; everything else looks at what the demonstration made.
+    let alone = |subject: &Subject| matches!(subject, Subject::Pool | Subject::Tuf);
     ensure!(
-        subjects == [Subject::Pool] || install::installed(shop).disk().exists(),
+        subjects.iter().all(alone) || install::installed(shop).disk().exists(),
         "there is no installed host: run `make demo` first"
     );
+    let conditions = Conditions::now()?;
+    println!("{conditions}");
     let mut measures = Vec::new();
     for subject in subjects {
         for measure in subject.measure(shop)? {
@@ -156,6 +171,7 @@ pub fn run(shop: &Workshop, subjects: &[Subject]) -> Result<()> {
             measures.push(measure);
         }
     }
-    durable::write(&shop.at("bench.json"), &serde_json::to_vec_pretty(&measures)?)?;
+    let all = json!({ "conditions": conditions, "measures": measures });
+    durable::write(&shop.at("bench.json"), &serde_json::to_vec_pretty(&all)?)?;
     Ok(())
 }
